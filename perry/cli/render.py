@@ -1,0 +1,399 @@
+"""Everything that perry shows: steps, tables, sessions, conversations, JSON.
+
+The one file that prints results, so that what is shown is decided once: on a terminal with colour,
+a live line and columns cut to fit; in a pipe as plain lines with every value whole. Commands hand
+it results and know nothing of widths; it must not ask engines or workers for anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
+
+import msgspec
+import typer
+
+from perry.cli.fleet import Found, Gathered, short_ids
+from perry.cli.text import (
+    Column,
+    ago,
+    counted,
+    duration,
+    harmless,
+    iso_ago,
+    one_line,
+    table,
+)
+from perry.cli.transcript import BOLD, DIM, GREEN, RED, YELLOW, transcript_lines
+from perry.errors import PerryError, UsageError
+
+if TYPE_CHECKING:
+    from perry.sessions.models import Message, Session
+    from perry.workspace.models import Ready, Removed, Step
+
+Result = TypeVar("Result")
+
+
+def line(text: str = "", *, stream: TextIO | None = None) -> None:
+    """Print one line of our own words (not of others': those must be made harmless first)."""
+    print(text, file=stream or sys.stdout)  # the one place that prints results
+
+
+def as_json(value: object) -> None:
+    """Print a value as indented JSON; structs become what they are on the wire."""
+    built = msgspec.to_builtins(value)
+    # Titles may hold lone surrogates, which no encoding can print: as escapes they are valid JSON.
+    whole = json.dumps(built, indent=2, ensure_ascii=False)
+    if any("\ud800" <= letter <= "\udfff" for letter in whole):
+        whole = json.dumps(built, indent=2)
+    line(whole)
+
+
+def warn(text: str) -> None:
+    """Say on stderr what didn't stop the command and should be known."""
+    line(f"{styled('warning:', YELLOW, sys.stderr)} {harmless(text)}", stream=sys.stderr)
+
+
+def failed(error: PerryError) -> None:
+    """Say on stderr that one of several things failed; the others go on."""
+    line(f"{styled('perry:', RED, sys.stderr)} {harmless(error.message)}", stream=sys.stderr)
+    if error.hint:
+        line(harmless(error.hint), stream=sys.stderr)
+
+
+def styled(text: str, style: str, stream: TextIO | None = None) -> str:
+    """Colour text where the stream is a terminal that wants it (NO_COLOR and dumb ones don't)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if plain or not (stream or sys.stdout).isatty():
+        return text
+    return f"\x1b[{style}m{text}\x1b[0m"
+
+
+def room() -> int | None:
+    """Tell the columns of the terminal on stdout; None where stdout is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is lost; `yes` is the answer given beforehand.
+
+    Raises UsageError where there is nobody to ask, and ends with exit code 1 on a no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{question}? There is nobody to ask: stdin is no terminal.", hint="Say --yes."
+        )
+    sys.stderr.write(f"{harmless(question)}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        line("Nothing was changed.", stream=sys.stderr)
+        raise typer.Exit(1)
+
+
+# Steps
+
+
+class LiveLine(Protocol):
+    """The line that shows what is going on, below the steps that are done."""
+
+    def show(self, text: str) -> None:
+        """Replace the line's words and start its clock again."""
+
+    def update(self, text: str) -> None:
+        """Replace the line's words; the clock goes on."""
+
+    def above(self, text: str) -> None:
+        """Print a finished line above."""
+
+    def close(self) -> None:
+        """Take the line away."""
+
+
+class PlainLine:
+    """The live line of a pipe: none; what is finished is printed, once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def show(self, text: str) -> None:
+        """Show nothing: in a pipe a step is told when it is done."""
+
+    update = show
+
+    def above(self, text: str) -> None:
+        """Print a finished line."""
+        line(text, stream=self._stream)
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+def follow(steps: Generator[Step, None, Result], *, stream: TextIO | None = None) -> Result:
+    """Show steps as they happen, and return what they lead to."""
+    where = stream or sys.stdout
+    live = _live_line(where)
+    try:
+        while True:
+            try:
+                _show_step(next(steps), live, where)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+    finally:
+        live.close()
+        steps.close()
+
+
+def _show_step(step: Step, live: LiveLine, stream: TextIO) -> None:
+    detail = one_line(step.detail)
+    if step.state == "warning":
+        live.above(f"{styled('warning:', YELLOW, stream)} {step.name}: {detail}")
+    elif step.state == "done":
+        took = "" if step.seconds is None else duration(step.seconds)
+        live.above(f"{styled(f'{step.name:<9}', GREEN, stream)} {took:>8}  {detail}".rstrip())
+    elif step.state == "begun":
+        live.show(f"{step.name:<9} {detail}")
+    else:
+        live.update(f"{step.name:<9} {detail}")
+
+
+def _live_line(stream: TextIO) -> LiveLine:
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return PlainLine(stream)
+    from perry.cli.spinner import Spinner  # noqa: PLC0415  # rich is slow to load
+
+    return Spinner(stream)
+
+
+# Workspaces
+
+
+def ready(result: Ready) -> None:
+    """Show where a workspace's worker answers and what it found, and what to do next."""
+    name = result.workspace.name
+    if result.worker is None:
+        line(f"workspace {styled(name, BOLD)} is {result.workspace.state}, without a worker")
+        without_worker(result)
+        return
+    found = counted(result.worker.session_count, "session")
+    line(f"workspace {styled(name, BOLD)} is ready: worker at {result.worker.address}, {found}")
+    without_worker(result)
+
+
+def without_worker(result: Ready) -> None:
+    """Say on stderr what `ready` would, for those who read JSON on stdout."""
+    reason = result.warning or (
+        "" if result.worker else "it has no worker; its sessions stay unread"
+    )
+    if reason:
+        warn(f"{result.workspace.name}: {reason}")
+
+
+def next_steps(name: str) -> None:
+    """Say what a person may want to do with a new workspace."""
+    line()
+    line(f"  perry workspace shell {name:<20}  a shell in it")
+    line(f"  perry session list --workspace {name:<11}  its coding agents' sessions")
+
+
+HEALTH = {"healthy": GREEN, "none": YELLOW, "unreachable": RED, "stopped": DIM}
+
+
+def workspaces(views: Sequence[Mapping[str, Any]]) -> None:
+    """Show workspaces as a table; a view has the keys of `workspace list --json`."""
+    if not views:
+        line("no workspaces; make one: perry workspace init NAME")
+        return
+    now = time.time()
+    columns = [
+        Column("NAME", least=12),
+        Column("STATE"),
+        Column("IMAGE", least=14, keeps_end=True),
+        Column("WORKER"),
+        Column("SESSIONS", right=True),
+        Column("CREATED"),
+    ]
+    rows = [
+        (
+            view["name"],
+            view["state"],
+            view["image"],
+            "-" if view["health"] == "stopped" else view["health"],
+            str(view["worker"]["sessionCount"]) if view["worker"] else "-",
+            iso_ago(view["createdAt"], now),
+        )
+        for view in views
+    ]
+    _print_table(columns, rows)
+
+
+def workspace(view: Mapping[str, Any]) -> None:
+    """Show all that is known of one workspace, one fact a line."""
+    now = time.time()
+    worker = view["worker"]
+    facts = {
+        "name": view["name"],
+        "state": view["state"],
+        "image": view["image"],
+        "container": view["containerId"][:12],
+        "created": f"{iso_ago(view['createdAt'], now)} ({view['createdAt']})",
+        "started": f"{iso_ago(view['startedAt'], now)} ({view['startedAt']})"
+        if view["startedAt"]
+        else "",
+        "user": view["user"] or "root",
+        "home": view["home"],
+        "home volume": view["homeVolume"] or "",
+        "addresses": ", ".join(view["addresses"]),
+        "ports": ", ".join(view["ports"]),
+        "worker": f"{worker['address']}, version {worker['version']}, {worker['digest'][:12]}"
+        if worker
+        else view["health"],
+        "sessions": str(worker["sessionCount"]) if worker else "",
+        "problem": view["problem"] or "",
+    }
+    for name, fact in facts.items():
+        if fact:
+            line(f"{name:<12} {one_line(fact)}")
+
+
+def removed(result: Removed) -> None:
+    """Show what was removed with a workspace, by name."""
+    gone = [*result.containers, *result.volumes]
+    line(
+        f"removed {result.name}: {', '.join(gone)}" if gone else f"{result.name}: nothing was left"
+    )
+
+
+class Installed(Protocol):
+    """What perry itself put on an engine, by name."""
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """Helper containers."""
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """The bundle's and the key's."""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The workspace image and the runtime's."""
+
+
+def installation(there: Installed) -> None:
+    """Show what perry put on the engine, one thing a line."""
+    for kind in ("containers", "volumes", "images"):
+        for name in getattr(there, kind):
+            line(f"{kind[:-1]:<9} {one_line(name)}")
+
+
+def uninstalled(gone: Installed) -> None:
+    """Show what was taken off the engine."""
+    if not any((gone.containers, gone.volumes, gone.images)):
+        line("nothing of perry's is on this engine")
+        return
+    line("removed from the engine:")
+    installation(gone)
+
+
+def _print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    title, *lines = table(columns, rows, room())
+    line(styled(title, BOLD))
+    for one in lines:
+        line(one)
+
+
+# Sessions
+
+
+def sessions(gathered: Gathered) -> None:
+    """Show sessions as a table, and on stderr the workspaces that didn't answer."""
+    failures(gathered)
+    if not gathered.found:
+        if not gathered.failures:
+            line(_no_sessions(gathered), stream=sys.stderr)
+        return
+    now = time.time()
+    ids = [one.session.id for one in gathered.found]
+    told = short_ids(ids) if room() else dict(zip(ids, ids, strict=True))
+    columns = [
+        Column("ID"),
+        Column("WORKSPACE", least=9),
+        Column("AGENT"),
+        Column("TITLE", least=14),
+        Column("DIRECTORY", least=10, keeps_end=True),
+        Column("MSGS", right=True),
+        Column("ACTIVE"),
+    ]
+    rows = [
+        (
+            told[one.session.id],
+            one.workspace.name,
+            one.session.agent_type,
+            one.session.title,
+            _below_home(one.session.directory, one.workspace.home),
+            str(one.session.message_count),
+            ago(one.session.last_activity, now),
+        )
+        for one in gathered.found
+    ]
+    _print_table(columns, rows)
+
+
+def failures(gathered: Gathered) -> None:
+    """Say on stderr which workspaces didn't answer, and why."""
+    for name, error in sorted(gathered.failures.items()):
+        text = error.message if name in error.message else f"{name}: {error.message}"
+        warn(f"{text}\n{error.hint}" if error.hint else text)
+
+
+def _no_sessions(gathered: Gathered) -> str:
+    if not gathered.asked:
+        return "no workspace is running; start one: perry workspace init NAME"
+    return f"no sessions in {counted(gathered.asked, 'workspace')}"
+
+
+def _below_home(directory: str, home: str) -> str:
+    if home not in {"", "/"} and (directory == home or directory.startswith(f"{home}/")):
+        return "~" + directory[len(home) :]
+    return directory
+
+
+def session_head(found: Found, children: Sequence[Session]) -> None:
+    """Show what a session is, and the sessions it started."""
+    session, now = found.session, time.time()
+    facts = [
+        session.agent_type,
+        found.workspace.name,
+        _below_home(session.directory, found.workspace.home),
+        counted(session.message_count, "message"),
+        ago(session.last_activity, now),
+    ]
+    line(styled(one_line(session.title), BOLD))
+    line(one_line(" · ".join(fact for fact in facts if fact)))
+    more = {"id": session.id, "branch": session.git_branch, "model": session.model}
+    tokens = {"tokens in": session.input_tokens, "out": session.output_tokens}
+    more |= {key: f"{value:,}" for key, value in tokens.items() if value is not None}
+    line(
+        styled(one_line(" · ".join(f"{key} {value}" for key, value in more.items() if value)), DIM)
+    )
+    if session.parent_id:
+        line(styled(one_line(f"started by session {session.parent_id}"), DIM))
+    for child in children:
+        line(styled(one_line(f"started session {child.id}: {child.title}"), DIM))
+    if session.skipped_lines:
+        warn(f"{counted(session.skipped_lines, 'line')} of its file could not be read")
+
+
+def conversation(messages: Iterable[Message], *, full: bool) -> None:
+    """Show messages in their order: roles apart, a tool's call or result a line unless `full`."""
+    for text in transcript_lines(messages, full=full, columns=room(), paint=styled):
+        line(text)

@@ -1,0 +1,163 @@
+"""`perry session`: the sessions of all running workspaces, or of one.
+
+Each command asks the fleet and hands what it found to the renderer. How workers are reached, and
+how anything looks, is known elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from perry.cli import render
+from perry.cli.connection import connect_manager
+from perry.cli.fleet import Fleet, Found, running
+from perry.cli.options import examples
+from perry.cli.text import counted, one_line
+from perry.workspace import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perry.client.worker_client import WorkerClient
+    from perry.sessions.models import Message
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="List, read and delete the coding agents' sessions.",
+)
+
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="Its id, or the start of it.", show_default=False)
+]
+InWorkspace = Annotated[
+    str | None, typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace.")
+]
+Agent = Annotated[
+    str | None, typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def connect_fleet(only: str | None) -> Fleet:
+    """Make the fleet of all running workspaces, or of the one that is named."""
+    if only is not None:
+        names.validate(only)
+    manager = connect_manager()
+    workspaces = manager.list() if only is None else [manager.get(only)]
+    return Fleet(running(workspaces, only), manager.connect)
+
+
+@app.command(
+    "list",
+    epilog=examples(
+        "perry session list",
+        "perry session list --workspace demo --agent claude --limit 10",
+        "perry session list --json | jq -r '.sessions[].title'",
+    ),
+)
+def list_(
+    workspace: InWorkspace = None,
+    agent: Agent = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the N last active ones.")
+    ] = None,
+    children: Annotated[
+        bool, typer.Option("--children", help="Also sessions that a session started.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List sessions, the last active ones first."""
+    gathered = connect_fleet(workspace).sessions(agent=agent, children=children, limit=limit)
+    if json:
+        render.failures(gathered)
+        render.as_json({"sessions": [session_view(one) for one in gathered.found]})
+    else:
+        render.sessions(gathered)
+    if gathered.nobody_answered:
+        raise typer.Exit(1)
+
+
+def session_view(found: Found) -> dict[str, Any]:
+    """Give a session's keys on the wire, and `workspace`."""
+    return {"workspace": found.workspace.name, **msgspec.to_builtins(found.session)}
+
+
+@app.command(
+    epilog=examples(
+        "perry session show 4f2a",
+        "perry session show 4f2a --full | less",
+        "perry session show 4f2a --limit 20 --json",
+    )
+)
+def show(
+    session_id: Id,
+    workspace: InWorkspace = None,
+    agent: Agent = None,
+    full: Annotated[bool, typer.Option("--full", help="Tool calls and results whole.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the N newest messages.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read a session.
+
+    A tool's call and its result are a line each, unless --full says otherwise.
+    """
+    fleet = connect_fleet(workspace)
+    found, gathered = fleet.find(session_id, agent=agent)
+    with fleet.connect(found.workspace) as client:
+        if json:
+            messages = list(_messages(client, found, limit))
+            render.as_json({"session": session_view(found), "messages": messages})
+            return
+        children = [
+            one.session
+            for one in gathered.found
+            if one.session.parent_id == found.session.id
+            and one.workspace.name == found.workspace.name
+        ]
+        render.session_head(found, children)
+        hidden = found.session.message_count - (limit or found.session.message_count)
+        if hidden > 0:
+            render.line(f"\n({counted(hidden, 'earlier message')} left out by --limit)")
+        render.conversation(_messages(client, found, limit), full=full)
+
+
+def _messages(client: WorkerClient, found: Found, limit: int | None) -> Iterable[Message]:
+    session = found.session
+    if limit is None:
+        return client.iterate_messages(session.id, agent=session.agent_type)
+    return client.list_messages(session.id, limit=limit, agent=session.agent_type).messages
+
+
+@app.command(
+    epilog=examples("perry session delete 4f2a", "perry session delete 4f2a -w demo --yes")
+)
+def delete(
+    session_id: Id,
+    workspace: InWorkspace = None,
+    agent: Agent = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Delete a session from its workspace.
+
+    Its files go, and those of the sessions that it started.
+    """
+    fleet = connect_fleet(workspace)
+    found, _ = fleet.find(session_id, agent=agent)
+    session = found.session
+    title, where = one_line(session.title), found.workspace.name
+    render.confirm(
+        f"Delete session {one_line(session.id)} of {where}, '{title}',"
+        f" {counted(session.message_count, 'message')}",
+        yes=yes,
+    )
+    with fleet.connect(found.workspace) as client:
+        client.delete_session(session.id, agent=session.agent_type)
+    render.line(f"deleted {one_line(session.id)} from {where}")

@@ -1,0 +1,306 @@
+"""One worker's HTTP connection: proved before the token, retried by one policy, bounded.
+
+The only module that sends anything to a worker, and the only one that turns httpx's errors into
+perry's. An address can pass to a neighbour between two requests, so a proof counts for the
+connection it came over and no longer: a request that carries the token is stopped before its first
+byte if it would open a new one. This module must not know what the questions mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+import msgspec
+import tenacity
+from tenacity.stop import stop_base
+
+from perry.errors import WorkerError, WorkerFailure, WorkerUnreachable, WorkerUntrusted
+from perry.protocol import Health, is_proof
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CONNECT_TIMEOUT = 2.0  # s
+LONGEST_ANSWER = 60.0  # s from the first byte of an answer to its last
+LARGEST_ANSWER = 64 * 1024 * 1024  # bytes
+
+LONGEST_QUOTE = 200  # characters of a worker's own words in an error
+
+ATTEMPTS = 4
+ATTEMPTS_WHILE_STARTING = 12
+LONGEST_RETRYING = 10.0  # s
+HANDSHAKES = 3
+
+OK, NOT_FOUND, STARTING = 200, 404, 503
+
+CONNECTING = frozenset({"connection.connect_tcp.started", "connection.connect_unix_socket.started"})
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker said: the HTTP status and the body as it came."""
+
+    status: int
+    body: bytes
+
+
+class _Words(msgspec.Struct):
+    error: str = ""
+
+
+class _NewConnection(Exception):
+    """A request with the token would have gone over a connection without a proof."""
+
+
+class _Unready(Exception):
+    """The worker answered 503: still on its first scan, or the session keeps changing."""
+
+
+class Channel:
+    """Sends requests to one worker; safe to use from several threads, one request at a time.
+
+    `timeout` is how many seconds the worker may be silent.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None,
+        *,
+        workspace: str,
+        transport: httpx.BaseTransport | None,
+        timeout: float,
+        largest_answer: int = LARGEST_ANSWER,
+    ) -> None:
+        self._workspace = workspace
+        self._address = base_url
+        self._token = token
+        self._timeout = timeout
+        self._largest = largest_answer
+        self._proved = False
+        self._lock = threading.RLock()
+        with self._errors():
+            self._http = httpx.Client(
+                base_url=base_url,
+                # The proof counts for a connection, so there is one. No proxy ever sees a worker.
+                transport=transport
+                or httpx.HTTPTransport(
+                    trust_env=False, limits=httpx.Limits(max_connections=1, keepalive_expiry=30)
+                ),
+                trust_env=False,
+                follow_redirects=False,
+                headers={"Accept-Encoding": "identity", "User-Agent": "perry"},
+            )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Send one request, with the token where there is one, after the proof.
+
+        GETs are sent again after connection errors, timeouts and 503; anything else only where
+        nothing can have reached the worker.
+        Raises WorkerUnreachable, WorkerUntrusted, or WorkerFailure for 503 and oversized answers.
+        """
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_idempotent if method == "GET" else _never_sent),
+            stop=tenacity.stop_any(tenacity.stop_after_delay(LONGEST_RETRYING), _Enough()),
+            wait=tenacity.wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
+            reraise=True,
+        )
+        with self._errors():
+            return retrying(self._attempt, method, path, params, timeout or self._timeout)
+
+    def ask_openly(self, path: str, params: Mapping[str, str], *, with_token: bool) -> Answer:
+        """Send one GET once, without the token unless asked for; 503 is an answer like another.
+
+        Raises what `ask` raises.
+        """
+        with self._errors(), self._lock:
+            if with_token:
+                return self._with_proof("GET", path, params, self._timeout)
+            return self._send("GET", path, params, self._timeout, token=None)
+
+    def prove(self) -> None:
+        """Let the worker prove that it has the token, over the connection that is kept.
+
+        Raises WorkerUntrusted where it doesn't, WorkerUnreachable where it doesn't answer.
+        """
+        with self._errors(), self._lock:
+            self._prove()
+
+    def _attempt(
+        self, method: str, path: str, params: Mapping[str, str] | None, timeout: float
+    ) -> Answer:
+        with self._lock:
+            answer = self._with_proof(method, path, params, timeout)
+        if answer.status == STARTING:
+            raise _Unready(words_in(answer))
+        return answer
+
+    def _with_proof(
+        self, method: str, path: str, params: Mapping[str, str] | None, timeout: float
+    ) -> Answer:
+        for _ in range(HANDSHAKES):
+            if self._token is not None and not self._proved:
+                self._prove()
+            with contextlib.suppress(_NewConnection):  # prove again, over the new one
+                return self._send(method, path, params, timeout, token=self._token)
+        raise WorkerUnreachable(
+            f"The worker at {self._address} closes its connection after every answer.",
+            hint=_restart(self._workspace),
+            workspace=self._workspace,
+        )
+
+    def _prove(self) -> None:
+        if self._token is None:
+            return
+        nonce = secrets.token_hex(16)
+        answer = self._send("GET", "/health", {"challenge": nonce}, self._timeout, token=None)
+        if not is_proof(self._token, nonce, _proof_in(answer)):
+            raise WorkerUntrusted(
+                f"What answers at {self._address} can't prove that it is the worker"
+                f" of {self._workspace}; the token was not sent.",
+                hint=_restart(self._workspace),
+                workspace=self._workspace,
+            )
+        self._proved = True
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        timeout: float,
+        *,
+        token: str | None,
+    ) -> Answer:
+        def trace(event: str, _: object) -> None:
+            if event in CONNECTING:
+                self._proved = False
+                if token is not None:
+                    raise _NewConnection
+
+        request = self._http.build_request(
+            method,
+            path,
+            params=params,
+            headers={} if token is None else {"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+            extensions={"trace": trace},
+        )
+        try:
+            response = self._http.send(request, stream=True)
+            with contextlib.closing(response):
+                return Answer(response.status_code, self._body(response))
+        except Exception:
+            self._proved = False
+            raise
+
+    def _body(self, response: httpx.Response) -> bytes:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise self._failure("its answer is compressed, which was not asked for", response)
+        body = bytearray()
+        deadline = time.monotonic() + LONGEST_ANSWER
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > self._largest:
+                raise self._failure(f"its answer is larger than {self._largest} bytes", response)
+            if time.monotonic() > deadline:
+                raise self._failure(f"its answer took over {LONGEST_ANSWER:g} s", response)
+        return bytes(body)
+
+    def _failure(self, what: str, response: httpx.Response) -> WorkerFailure:
+        return WorkerFailure(
+            f"The worker of {self._workspace} can't be read: {what}.",
+            status=response.status_code,
+            hint=_restart(self._workspace),
+            workspace=self._workspace,
+        )
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except WorkerError:
+            raise
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, _Unready) as error:
+            raise _mapped(error, self._workspace, self._address) from error
+
+
+def _mapped(error: Exception, workspace: str, address: str) -> WorkerError:
+    if isinstance(error, _Unready):
+        return WorkerFailure(
+            f"The worker of {workspace} isn't ready: {error}.",
+            status=STARTING,
+            hint="Try again in a moment.",
+            workspace=workspace,
+        )
+    if isinstance(error, httpx.TimeoutException):
+        what = f"The worker of {workspace} at {address} doesn't answer in time."
+    else:
+        what = f"The worker of {workspace} at {address} can't be reached: {error}."
+    return WorkerUnreachable(what, hint=_restart(workspace), workspace=workspace)
+
+
+def _restart(workspace: str) -> str:
+    return f"`perry workspace sync {workspace}` starts its worker again."
+
+
+def _proof_in(answer: Answer) -> str:
+    if answer.status not in {OK, STARTING}:
+        return ""
+    try:
+        return msgspec.json.decode(answer.body, type=Health).proof or ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""  # no health answer, so no proof
+
+
+def words_in(answer: Answer) -> str:
+    """Read the words of a worker's error answer, short and safe for a terminal, or nothing."""
+    try:
+        words = msgspec.json.decode(answer.body, type=_Words).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""  # not one of our worker's errors; the status has to do
+    return plain(words)
+
+
+def plain(words: str) -> str:
+    """Make somebody else's words short and safe for a terminal."""
+    cut = words if len(words) <= LONGEST_QUOTE else words[:LONGEST_QUOTE] + "…"
+    return "".join(each if each.isprintable() else "\ufffd" for each in cut)
+
+
+def _never_sent(error: BaseException) -> bool:
+    return isinstance(error, NEVER_SENT)
+
+
+def _idempotent(error: BaseException) -> bool:
+    return isinstance(error, (httpx.TransportError, _Unready)) and not isinstance(
+        error, httpx.UnsupportedProtocol
+    )
+
+
+class _Enough(stop_base):
+    """Stops after a few attempts; a worker that says it is starting gets more of them."""
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        outcome = retry_state.outcome
+        starting = outcome is not None and isinstance(outcome.exception(), _Unready)
+        most = ATTEMPTS_WHILE_STARTING if starting else ATTEMPTS
+        return retry_state.attempt_number >= most

@@ -1,0 +1,254 @@
+"""The worker's HTTP API as typed questions and answers.
+
+Whoever wants to know about the sessions of a workspace asks here, however the worker is reached.
+A workspace runs code that nobody vouches for, so ids can't leave their place in a path, and
+answers are decoded strictly. This module must not know Docker, or how an address was found.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from perry.client.channel import (
+    LARGEST_ANSWER,
+    NOT_FOUND,
+    OK,
+    STARTING,
+    Answer,
+    Channel,
+    plain,
+    words_in,
+)
+from perry.errors import SessionNotFound, WorkerFailure
+from perry.protocol import DEFAULT_PAGE, Health
+from perry.sessions.models import Message, MessagePage, Session, SessionAnswer, SessionList
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    import httpx
+
+T = TypeVar("T")
+
+REFRESH_TIMEOUT = 120.0  # s: a full scan of a large home
+DELETE_TIMEOUT = 30.0  # s
+LONGEST_ID = 1024  # characters; file names, which ids come from, are shorter
+RESTARTS = 20  # of a page whose session grew while it was read
+
+
+class _Done(msgspec.Struct):
+    success: bool
+
+
+class WorkerClient:
+    """Asks one worker; a context manager that keeps its connection alive.
+
+    `base_url` is like `http://172.17.0.2:7392`; `token` None is for a worker that wants none;
+    `workspace` is for error messages; `transport` is another way to it than TCP; `timeout` is how
+    many seconds it may be silent; `largest_answer` is in bytes.
+    Every method may raise WorkerUnreachable, WorkerUntrusted or WorkerFailure.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        *,
+        workspace: str,
+        transport: httpx.BaseTransport | None = None,
+        timeout: float = 10.0,
+        largest_answer: int = LARGEST_ANSWER,
+    ) -> None:
+        self.workspace = workspace
+        self._channel = Channel(
+            base_url,
+            token,
+            workspace=workspace,
+            transport=transport,
+            timeout=timeout,
+            largest_answer=largest_answer,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def authenticate(self) -> None:
+        """Let the worker prove that it has the token; done by itself before the first use of it.
+
+        Asks once, without retrying. Raises WorkerUntrusted where the proof is wrong or missing.
+        """
+        self._channel.prove()
+
+    def health(self, challenge: str | None = None, *, verbose: bool = False) -> Health:
+        """Ask how the worker is, once, without retrying; `starting` is an answer.
+
+        The token is only sent for `verbose`, after a proof.
+        """
+        params = {} if challenge is None else {"challenge": challenge}
+        if verbose:
+            params["verbose"] = "1"
+        answer = self._channel.ask_openly("/health", params, with_token=verbose)
+        if answer.status not in {OK, STARTING}:
+            self._fail(answer)
+        return self._decoded(answer, Health)
+
+    def list_sessions(
+        self,
+        *,
+        agent: str | None = None,
+        children: bool = False,
+        limit: int | None = None,
+        offset: int | None = None,
+    ) -> tuple[Session, ...]:
+        """List sessions, newest activity first; all of them without `limit`."""
+        params = _params(agent=agent, limit=limit, offset=offset)
+        if children:
+            params["children"] = "1"
+        return self._get("/sessions", params, SessionList).sessions
+
+    def get_session(self, session_id: str, *, agent: str | None = None) -> Session:
+        """Get one session; raises SessionNotFound."""
+        path = self._path(session_id)
+        return self._get(path, _params(agent=agent), SessionAnswer, session_id).session
+
+    def list_messages(
+        self,
+        session_id: str,
+        *,
+        limit: int = DEFAULT_PAGE,
+        offset: int = 0,
+        agent: str | None = None,
+    ) -> MessagePage:
+        """Get a page of messages in time order; `offset` counts back from the newest.
+
+        Raises SessionNotFound.
+        """
+        path = self._path(session_id) + "/messages"
+        params = _params(agent=agent, limit=limit, offset=offset)
+        return self._get(path, params, MessagePage, session_id)
+
+    def iterate_messages(
+        self, session_id: str, *, agent: str | None = None, page: int = DEFAULT_PAGE
+    ) -> Iterator[Message]:
+        """Yield all messages of a session in time order, those written meanwhile included.
+
+        Raises SessionNotFound, and WorkerFailure where the session changes faster than it is read.
+        """
+        total = self.list_messages(session_id, limit=1, agent=agent).total
+        start, restarts = 0, 0
+        while start < total:
+            count = min(page, total - start)
+            got = self.list_messages(
+                session_id, limit=count, offset=total - start - count, agent=agent
+            )
+            if got.total != total:
+                # The page is counted from another end than it was asked for: ask again.
+                total, restarts = got.total, restarts + 1
+                if restarts > RESTARTS:
+                    self._reject(f"session {session_id} changes faster than it can be read")
+                continue
+            if len(got.messages) != count:
+                self._reject(f"session {session_id} has fewer messages than it says")
+            yield from got.messages
+            start, restarts = start + count, 0
+
+    def delete_session(self, session_id: str, *, agent: str | None = None) -> None:
+        """Delete a session with its children and side files; raises SessionNotFound.
+
+        Not sent again once it may have reached the worker.
+        """
+        answer = self._channel.ask(
+            "DELETE", self._path(session_id), _params(agent=agent), timeout=DELETE_TIMEOUT
+        )
+        self._require_done(self._expected(answer, session_id))
+
+    def refresh(self) -> None:
+        """Let the worker look at all files again; returns when that is done."""
+        answer = self._channel.ask("POST", "/refresh", timeout=REFRESH_TIMEOUT)
+        self._require_done(self._expected(answer))
+
+    def _get(
+        self, path: str, params: dict[str, str], shape: type[T], session_id: str | None = None
+    ) -> T:
+        answer = self._channel.ask("GET", path, params)
+        return self._decoded(self._expected(answer, session_id), shape)
+
+    def _path(self, session_id: str) -> str:
+        possible = 0 < len(session_id) <= LONGEST_ID and session_id.strip(".")
+        if not possible or "/" in session_id or not _is_text(session_id):
+            # No session can have such an id, and some clients and servers would rewrite the path.
+            raise self._not_found(session_id)
+        return "/sessions/" + quote(session_id, safe="")
+
+    def _expected(self, answer: Answer, session_id: str | None = None) -> Answer:
+        if answer.status == NOT_FOUND and session_id is not None:
+            raise self._not_found(session_id)
+        if answer.status != OK:
+            self._fail(answer)
+        return answer
+
+    def _require_done(self, answer: Answer) -> None:
+        if not self._decoded(answer, _Done).success:
+            self._fail(answer)
+
+    def _decoded(self, answer: Answer, shape: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer.body, type=shape)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            words = f"The worker of {self.workspace} gave an answer that makes no sense: {error}."
+            raise self._failure(words, answer.status) from error
+
+    def _not_found(self, session_id: str) -> SessionNotFound:
+        shown = plain(session_id)
+        return SessionNotFound(
+            f"There is no session {shown!r} in {self.workspace}.",
+            hint=f"`perry session list --workspace {self.workspace}` lists its sessions.",
+            workspace=self.workspace,
+        )
+
+    def _fail(self, answer: Answer) -> NoReturn:
+        words = words_in(answer)
+        said = f": {words}" if words else ""
+        raise self._failure(
+            f"The worker of {self.workspace} answered with HTTP status {answer.status}{said}.",
+            answer.status,
+        )
+
+    def _reject(self, what: str) -> NoReturn:
+        raise self._failure(f"The worker of {self.workspace} can't be followed: {what}.", OK)
+
+    def _failure(self, message: str, status: int) -> WorkerFailure:
+        return WorkerFailure(
+            message,
+            status=status,
+            hint=f"`perry workspace logs {self.workspace}` shows its log.",
+            workspace=self.workspace,
+        )
+
+
+def _params(**given: str | int | None) -> dict[str, str]:
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _is_text(words: str) -> bool:
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Files in, sessions and messages out: no HTTP, no watching, no Docker."""

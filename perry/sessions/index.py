@@ -1,0 +1,216 @@
+"""All sessions of all coding agents, kept current by re-reading only what changed.
+
+Owns the readings, settles which reader answers for which id, and hands out consistent answers to
+any thread. Reading happens under one lock and answering under another that is only ever held to
+swap results in, so a slow read never delays an answer. This module must not know formats, what
+watches the files, or who asks.
+"""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from perry.errors import SessionError, SessionNotFound
+from perry.sessions.claude import ClaudeSource
+from perry.sessions.models import MessagePage, Session
+from perry.sessions.opencode import OpenCodeSource
+from perry.sessions.source import Entry, Reading, Source, Stale, shown
+
+SOURCES: tuple[Callable[[Path, Mapping[str, str]], Source], ...] = (ClaudeSource, OpenCodeSource)
+"""The readers: each makes a source from a home directory and an environment."""
+
+_ATTEMPTS = 5  # times that a page is tried while its files keep changing
+
+
+class SessionIndex:
+    """The sessions that a set of sources finds; every method may be called from any thread."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._sources = tuple(sources)
+        self._reading = threading.Lock()
+        self._lock = threading.Lock()
+        self._readings: dict[str, dict[Path, Reading]] = {s.agent: {} for s in self._sources}
+        self._entries: dict[str, dict[str, Entry]] = {s.agent: {} for s in self._sources}
+        self._unscanned: dict[str, Mapping[str, str]] = {}
+        self._version = 0
+
+    @classmethod
+    def of_home(cls, home: Path, env: Mapping[str, str]) -> SessionIndex:
+        """Make an index of all coding agents' sessions in a home directory."""
+        return cls(make(home, env) for make in SOURCES)
+
+    @property
+    def version(self) -> int:
+        """A number that rises with every visible change."""
+        with self._lock:
+            return self._version
+
+    def roots(self) -> tuple[Path, ...]:
+        """Directories to watch; they may not exist yet."""
+        return tuple(root for source in self._sources for root in source.roots)
+
+    def refresh(self) -> None:
+        """Look at every file again, read what changed, forget what is gone."""
+        with self._reading:
+            for source in self._sources:
+                scan = source.scan()
+                self._update(source, scan.units | self._readings[source.agent].keys())
+                with self._lock:
+                    self._unscanned[source.agent] = scan.unreadable
+
+    def apply(self, paths: Iterable[Path]) -> None:
+        """Read again what belongs to changed, added or deleted files and directories."""
+        changed = tuple(paths)
+        with self._reading:
+            for source in self._sources:
+                units = self._known(source, changed)
+                for path in changed:
+                    units |= source.units_of(path)
+                self._update(source, units)
+
+    def list(self, *, agent: str | None = None, children: bool = False) -> list[Session]:
+        """List sessions that have messages, newest activity first.
+
+        `agent` keeps one coding agent's; `children` adds the sessions that others started.
+        """
+        with self._lock:
+            entries = [
+                entry
+                for name, by_id in self._entries.items()
+                if agent is None or name == agent
+                for entry in by_id.values()
+            ]
+        sessions = [
+            entry.session
+            for entry in entries
+            if entry.session.message_count and (children or entry.session.parent_id is None)
+        ]
+        return sorted(sessions, key=lambda session: (-session.last_activity, session.id))
+
+    def get(self, session_id: str, *, agent: str | None = None) -> Session:
+        """Give one session. Raises SessionNotFound."""
+        with self._lock:
+            return self._find(session_id, agent)[1].session
+
+    def messages(
+        self, session_id: str, *, limit: int, offset: int, agent: str | None = None
+    ) -> MessagePage:
+        """Give a page of a session's messages, in time order.
+
+        `offset` counts back from the newest; neither number is negative. Raises SessionNotFound,
+        and SessionError where the files change faster than they can be read.
+        """
+        for _ in range(_ATTEMPTS):
+            with self._lock:
+                source, entry = self._find(session_id, agent)
+                reading = self._readings[source.agent][entry.unit]
+            total = entry.session.message_count
+            stop = max(0, total - offset)
+            start = max(0, stop - limit)
+            try:
+                found = source.messages(entry, reading, start, stop) if start < stop else ()
+                return MessagePage(session_id, tuple(found), total)
+            except Stale:
+                self._reread(source, entry.unit, reading)
+        raise SessionError(
+            f"The files of session {session_id} keep changing", hint="Try again in a moment."
+        )
+
+    def delete(self, session_id: str, *, agent: str | None = None) -> None:
+        """Delete a session from the disk, with its children and side files.
+
+        Raises SessionNotFound.
+        """
+        with self._reading:
+            with self._lock:
+                source, entry = self._find(session_id, agent)
+                doomed = [entry, *self._descendants(source, entry)]
+            units = source.delete(doomed)
+            self._update(source, units | {entry.unit for entry in doomed})
+
+    def skipped_lines(self) -> int:
+        """Count the lines and files of all sessions that could not be parsed."""
+        with self._lock:
+            readings = [r for by_unit in self._readings.values() for r in by_unit.values()]
+        return sum(reading.skipped_lines for reading in readings)
+
+    def unreadable(self) -> dict[str, str]:
+        """Name the files and directories that could not be read, each with the reason."""
+        with self._lock:
+            found = [dict(problems) for problems in self._unscanned.values()]
+            readings = [r for by_unit in self._readings.values() for r in by_unit.values()]
+        found += [dict(reading.unreadable) for reading in readings if reading.unreadable]
+        return {path: reason for problems in found for path, reason in problems.items()}
+
+    def _find(self, session_id: str, agent: str | None) -> tuple[Source, Entry]:
+        """Look an id up; where two coding agents share it, the newer session answers."""
+        found = [
+            (source, self._entries[source.agent][session_id])
+            for source in self._sources
+            if agent in (None, source.agent) and session_id in self._entries[source.agent]
+        ]
+        if not found:
+            raise SessionNotFound(
+                f"There is no session {session_id}", hint="List the sessions to see their ids."
+            )
+        return max(found, key=lambda pair: pair[1].session.last_activity)
+
+    def _known(self, source: Source, changed: Iterable[Path]) -> set[Path]:
+        """Name the known units among changed paths, and below those that are or were directories."""
+        known = self._readings[source.agent]
+        units = {path for path in changed if path in known}
+        directories = {path for path in changed if path not in known and not path.is_file()}
+        if directories:
+            units.update(unit for unit in known if not directories.isdisjoint(unit.parents))
+        return units
+
+    def _descendants(self, source: Source, entry: Entry) -> builtins.list[Entry]:
+        family = {entry.session.id: entry}
+        waiting = [entry.session.id]
+        while waiting:
+            parent = waiting.pop()
+            for other in self._entries[source.agent].values():
+                if other.session.parent_id == parent and other.session.id not in family:
+                    family[other.session.id] = other
+                    waiting.append(other.session.id)
+        return [other for name, other in family.items() if name != entry.session.id]
+
+    def _reread(self, source: Source, unit: Path, stale: Reading) -> None:
+        with self._reading:
+            readings = self._readings[source.agent]
+            if readings.get(unit) is stale:
+                self._update(source, {unit}, afresh=True)
+
+    def _update(self, source: Source, units: Iterable[Path], *, afresh: bool = False) -> None:
+        """Read units and swap in what came out; the reading lock is held."""
+        readings = dict(self._readings[source.agent])
+        changed = False
+        for unit in units:
+            before = readings.get(unit)
+            after = self._read(source, unit, None if afresh else before)
+            if after is before:
+                continue
+            changed = True
+            if after is None:
+                del readings[unit]
+            else:
+                readings[unit] = after
+        if not changed:
+            return
+        entries = {entry.session.id: entry for entry in source.resolve(readings)}
+        with self._lock:
+            self._readings[source.agent] = readings
+            self._entries[source.agent] = entries
+            self._version += 1
+
+    @staticmethod
+    def _read(source: Source, unit: Path, before: Reading | None) -> Reading | None:
+        """Read one unit; one that defeats its reader must not hide all the others."""
+        try:
+            return source.read(unit, before)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            failed = Reading(unreadable={shown(unit): f"{type(error).__name__}: {error}"})
+            return before if before == failed else failed

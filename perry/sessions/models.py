@@ -1,0 +1,77 @@
+"""What a session is, whichever coding agent wrote it.
+
+The two shapes that cross every boundary: read from files, served by the worker, decoded by the
+client, printed by the command line. Field names on the wire are camelCase and fixed. This module
+must not know how any coding agent stores anything.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+MessageType = Literal["user", "assistant", "thinking", "tool_use", "tool_result", "system"]
+
+
+class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One content block that a reader would show.
+
+    `timestamp` is ISO 8601 or None; `tool_input` is the JSON text of a call's input; a call and
+    its result share `tool_id`.
+    """
+
+    type: MessageType
+    content: str
+    timestamp: str | None
+    tool_name: str | None = None
+    tool_id: str | None = None
+    tool_input: str | None = None
+
+
+class Session(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One conversation of a coding agent.
+
+    `agent_type` is the coding agent's id; `title` is never empty; `message_count` equals the
+    number of messages that paging returns; `last_activity` and `started_at` are milliseconds since
+    the epoch; `parent_id` names the session that started this one.
+    """
+
+    id: str
+    agent_type: str
+    title: str
+    directory: str
+    file_path: str
+    message_count: int
+    first_prompt: str | None
+    last_activity: int
+    git_branch: str | None = None
+    model: str | None = None
+    started_at: int | None = None
+    parent_id: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    skipped_lines: int = 0
+
+
+class SessionList(msgspec.Struct, frozen=True):
+    """What `GET /sessions` answers, newest activity first."""
+
+    sessions: tuple[Session, ...]
+
+
+class SessionAnswer(msgspec.Struct, frozen=True):
+    """What `GET /sessions/{id}` answers."""
+
+    session: Session
+
+
+class MessagePage(msgspec.Struct, frozen=True):
+    """What `GET /sessions/{id}/messages` answers.
+
+    The page in time order; `total` is the number of messages in the whole session.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    total: int

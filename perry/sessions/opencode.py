@@ -1,0 +1,158 @@
+"""Where OpenCode keeps its sessions: a database since 1.2, JSON files before, often both.
+
+Some versions import the JSON files and leave them in place, others start an empty database beside
+them, so both are read and the database wins for each id. A database is one unit, and a session in
+JSON files is one. How either is read stands in `opencode_database.py` and `opencode_files.py`;
+this module must not know.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from perry.sessions.models import Message
+from perry.sessions.opencode_database import (
+    DatabaseReading,
+    database_page,
+    delete_sessions,
+    read_database,
+)
+from perry.sessions.opencode_files import (
+    FilesReading,
+    delete_files,
+    files_page,
+    read_files,
+)
+from perry.sessions.source import Entry, Reading, Scan, Stale, distinct, shown
+
+_IN_MEMORY = ":memory:"
+
+
+class OpenCodeSource:
+    """Reads OpenCode's databases and its JSON layouts."""
+
+    agent = "opencode"
+
+    def __init__(self, home: Path, env: Mapping[str, str]) -> None:
+        configured = env.get("XDG_DATA_HOME")
+        base = home / configured if configured else home / ".local" / "share"
+        self._data = base / "opencode"
+        named = env.get("OPENCODE_DB")
+        self._named = self._data / named if named and named != _IN_MEMORY else None
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The data directory, and the directory of a database that lies elsewhere."""
+        if self._named is None or self._named.is_relative_to(self._data):
+            return (self._data,)
+        return (self._data, self._named.parent)
+
+    def scan(self) -> Scan:
+        """Find the databases and the info file of every session."""
+        unreadable: dict[str, str] = {}
+        units = set(self._databases(unreadable))
+        for directory in self._session_directories(unreadable):
+            units.update(_infos(directory, unreadable))
+        return Scan(frozenset(units), unreadable)
+
+    def units_of(self, path: Path) -> frozenset[Path]:
+        """Name the database or the session that a file belongs to; everything for a directory."""
+        database = path.with_name(path.name.removesuffix("-wal").removesuffix("-journal"))
+        if self._is_database(database):
+            return frozenset({database})
+        if not path.is_relative_to(self._data):
+            return self.scan().units if self._data.is_relative_to(path) else frozenset()
+        parts = path.relative_to(self._data).parts
+        for depth in (1, 4):  # storage/<kind>/…, project/<slug>/storage/session/<kind>/…
+            if len(parts) > depth + 1 and parts[depth - 1] in ("storage", "session"):
+                base = self._data.joinpath(*parts[:depth])
+                return frozenset(_owners(base, parts[depth], Path(parts[depth + 1]).stem, path))
+        return self.scan().units if not parts or parts[0] in ("storage", "project") else frozenset()
+
+    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+        """Read what changed in a database, or in the files of a session."""
+        return read_database(unit, before) if self._is_database(unit) else read_files(unit, before)
+
+    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
+        """Drop the JSON copies of sessions that a database has."""
+        stored: list[Entry] = []
+        filed: list[Entry] = []
+        for unit, reading in readings.items():
+            kept = stored if self._is_database(unit) else filed
+            kept += [Entry(session, unit, key) for key, session in reading.sessions.items()]
+        ids = {entry.session.id for entry in stored}
+        return distinct([*stored, *(entry for entry in filed if entry.session.id not in ids)])
+
+    def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
+        """Read the stored messages that hold these messages, and no others."""
+        if isinstance(reading, DatabaseReading):
+            return database_page(entry.unit, reading.turns[entry.key], start, stop)
+        if isinstance(reading, FilesReading):
+            return files_page(entry.unit, reading.turns, start, stop)
+        raise Stale
+
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+        """Delete sessions from the database and their JSON copies, or they would come back."""
+        keys = {entry.key for entry in doomed}
+        units = {entry.unit for entry in doomed}
+        copies = {unit for unit in self.scan().units if unit.stem in keys} - units
+        for unit in units | copies:
+            if self._is_database(unit):
+                delete_sessions(unit, [entry.key for entry in doomed if entry.unit == unit])
+            else:
+                delete_files(unit)
+        return frozenset(units | copies)
+
+    def _is_database(self, path: Path) -> bool:
+        if self._named is not None and path == self._named:
+            return True
+        named = path.name == "opencode.db" or (
+            path.name.startswith("opencode-") and path.name.endswith(".db")
+        )
+        return named and path.parent == self._data
+
+    def _databases(self, unreadable: dict[str, str]) -> Iterator[Path]:
+        if self._named is not None and self._named.is_file():
+            yield self._named
+        for path in _listing(self._data, unreadable):
+            if self._is_database(path) and path != self._named:
+                yield path
+
+    def _session_directories(self, unreadable: dict[str, str]) -> Iterator[Path]:
+        yield from _listing(self._data / "storage" / "session", unreadable)
+        for project in _listing(self._data / "project", unreadable):
+            yield project / "storage" / "session" / "info"
+
+
+def _infos(directory: Path, unreadable: dict[str, str]) -> list[Path]:
+    return [path for path in _listing(directory, unreadable) if path.suffix == ".json"]
+
+
+def _owners(base: Path, kind: str, name: str, path: Path) -> Iterator[Path]:
+    """Name the info files of the sessions that a path below `session`, `message`… belongs to."""
+    old = base.name == "session"
+    if kind == "session" or kind == "info":
+        yield from [path] if path.suffix == ".json" else _infos(path, {})
+        return
+    if kind not in ("message", "part"):
+        return
+    if kind == "part" and not old:
+        holders = (d for d in _listing(base / "message", {}) if (d / f"{name}.json").exists())
+        names = [holder.name for holder in holders]
+    else:
+        names = [name]
+    places = [base / "info"] if old else _listing(base / "session", {})
+    for place in places:
+        yield from (p for s in names if (p := place / f"{s}.json").exists())
+
+
+def _listing(directory: Path, unreadable: dict[str, str]) -> list[Path]:
+    try:
+        return [directory / name for name in os.listdir(directory)]  # noqa: PTH208  (says errors at once)
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # this layout was never used here
+    except OSError as error:
+        unreadable[shown(directory)] = error.strerror or str(error)
+        return []

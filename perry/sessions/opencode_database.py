@@ -1,0 +1,295 @@
+"""OpenCode's database: read without changing a byte of it, and deleted from in one transaction.
+
+The database is in WAL mode and may belong to a running client, or to one that is gone and left
+everything in the WAL; SQLite's ordinary ways of opening it would create, checkpoint or delete
+files beside it. Which columns exist is asked of the schema. This module must not know the JSON
+layouts, or what a message's data mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from perry.sessions.models import Message
+from perry.sessions.opencode_parts import Info, Turn, messages_of, session_of, span, turn_of
+from perry.sessions.records import Undecodable, decode, epoch, text_or_none
+from perry.sessions.source import Reading, Stale, shown
+
+_BUSY_SECONDS = 5.0
+_COPIES = 3  # times that a copy is tried while its files keep changing
+_KEYED = (
+    ("part", "session_id"),
+    ("message", "session_id"),
+    ("session_message", "session_id"),
+    ("session_input", "session_id"),
+    ("session_context_epoch", "session_id"),
+    ("todo", "session_id"),
+    ("session_share", "session_id"),
+    ("event", "aggregate_id"),
+    ("event_sequence", "aggregate_id"),
+    ("session", "id"),
+)
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+
+
+@dataclass(frozen=True)
+class DatabaseReading(Reading):
+    """A reading of one database: each session's turns, and a mark that tells if it changed."""
+
+    turns: dict[str, list[Turn]] = field(default_factory=dict)
+    marks: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    stamp: Stamp = ()
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Tell the database's and its WAL's identity, size and time of change; None where missing."""
+    return tuple(_stat(file) for file in (path, _beside(path, "-wal"), _beside(path, "-journal")))
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database for reading, leaving it and everything beside it as they are.
+
+    Raises sqlite3.Error or OSError where it can't be read.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _connection(path, stack)
+
+
+def read_database(path: Path, before: Reading | None) -> DatabaseReading | None:
+    """Read the sessions whose rows changed since the last reading; None where it is gone."""
+    stamp = stamp_of(path)
+    if stamp[0] is None:
+        return None
+    old = before if isinstance(before, DatabaseReading) else None
+    if old and old.stamp == stamp:
+        return old
+    try:
+        with opened(path) as connection:
+            return _read(connection, path, old, stamp)
+    except (sqlite3.Error, OSError) as error:
+        failed = DatabaseReading(unreadable={shown(path): str(error)}, stamp=stamp)
+        return old if old == failed else failed
+
+
+def database_page(path: Path, turns: list[Turn], start: int, stop: int) -> list[Message]:
+    """Read the messages from `start` up to `stop`. Raises Stale where the rows have changed."""
+    found: list[Message] = []
+    try:
+        with opened(path) as connection:
+            parts = _Table(connection, "part")
+            for turn, first in span(turns, start, stop):
+                row = connection.execute(
+                    "SELECT data FROM message WHERE id = ?", (turn.id,)
+                ).fetchone()
+                data = _decoded(row[0]) if row else None
+                made = messages_of(data or {}, parts.of_message(turn.id)[0])
+                if len(made) != turn.count:
+                    raise Stale
+                found += made[max(0, start - first) : stop - first]
+    except (sqlite3.Error, OSError) as error:
+        raise Stale from error
+    return found
+
+
+def delete_sessions(path: Path, ids: Iterable[str]) -> None:
+    """Delete sessions with their messages, parts and events, in one transaction.
+
+    Raises sqlite3.Error.
+    """
+    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
+        connection.isolation_level = None
+        connection.execute("BEGIN IMMEDIATE")
+        for table, column in _KEYED:
+            if column in _columns(connection, table):
+                for identifier in ids:
+                    statement = f'DELETE FROM "{table}" WHERE "{column}" = ?'  # noqa: S608  (constants)
+                    connection.execute(statement, (identifier,))
+        connection.execute("COMMIT")
+
+
+def _connection(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:
+    wal, memory = _beside(path, "-wal"), _beside(path, "-shm")
+    journal = _stat(_beside(path, "-journal"))
+    if memory.exists() and wal.exists():
+        with contextlib.suppress(sqlite3.OperationalError):  # no usable -shm: copy, below
+            # Without readonly_shm even a reader writes its marks into the file.
+            return _connected(f"{_uri(path)}?mode=ro&readonly_shm=1", stack)
+    elif not (_stat(wal) or (0, 0, 0))[1] and not (journal and journal[1]):
+        return _connected(f"{_uri(path)}?mode=ro&immutable=1", stack)
+    return _connected(_uri(_copied(path, stack)), stack)
+
+
+def _connected(uri: str, stack: contextlib.ExitStack) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    stack.callback(connection.close)
+    return connection
+
+
+def _copied(path: Path, stack: contextlib.ExitStack) -> Path:
+    """Copy a database with its WAL into a directory that goes away with the stack."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perry-")))
+    copy = directory / "copy.db"
+    for _ in range(_COPIES):
+        before = stamp_of(path)
+        for suffix in ("", "-wal", "-journal"):
+            target = _beside(copy, suffix)
+            target.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # not every database has them all
+                shutil.copyfile(_beside(path, suffix), target)
+        if stamp_of(path) == before:
+            break
+    return copy
+
+
+def _uri(path: Path) -> str:
+    return f"file:{quote(os.fsencode(path.absolute()))}"
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # missing, or as good as missing: opening it will tell
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
+
+
+def _decoded(data: object) -> dict[str, Any] | None:
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    try:
+        return decode(raw, dict) if isinstance(raw, bytes) else None
+    except Undecodable:
+        return None  # the caller counts it as skipped
+
+
+class _Table:
+    """A table whose columns may differ by version: missing ones read as NULL."""
+
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+        self._columns = _columns(connection, name)
+        known = [c for c in ("time_created", "id") if c in self._columns]
+        self._order = ", ".join(known) or "rowid"
+
+    def rows(self, columns: Iterable[str], where: str = "", value: object = None) -> sqlite3.Cursor:
+        """Select columns, in the order of creation, optionally where one column has a value."""
+        names = ", ".join(f'"{c}"' if c in self._columns else "NULL" for c in columns)
+        sql = f'SELECT {names} FROM "{self._name}"'  # noqa: S608  (names are constants of ours)
+        if where:
+            return self._connection.execute(
+                f'{sql} WHERE "{where}" = ? ORDER BY {self._order}', (value,)
+            )
+        return self._connection.execute(f"{sql} ORDER BY {self._order}")
+
+    def of_message(self, message: str) -> tuple[list[dict[str, Any]], int]:
+        """List the parts of a message, and count those that can't be read."""
+        decoded = [_decoded(row[0]) for row in self.rows(["data"], "message_id", message)]
+        parts = [part for part in decoded if part is not None]
+        return parts, len(decoded) - len(parts)
+
+    def marks(self) -> dict[str, tuple[Any, ...]]:
+        """Tell per session how many rows there are and when the last one changed."""
+        if "session_id" not in self._columns:
+            return {}
+        newest = "max(time_updated)" if "time_updated" in self._columns else "max(rowid)"
+        sql = f'SELECT session_id, count(*), {newest} FROM "{self._name}" GROUP BY session_id'  # noqa: S608  (ours)
+        return {row[0]: row[1:] for row in self._connection.execute(sql)}
+
+
+_SESSION_COLUMNS = (
+    "id",
+    "title",
+    "directory",
+    "parent_id",
+    "time_created",
+    "time_updated",
+    "model",
+    "tokens_input",
+    "tokens_output",
+)
+
+
+def _read(
+    connection: sqlite3.Connection, path: Path, old: DatabaseReading | None, stamp: Stamp
+) -> DatabaseReading:
+    reading = DatabaseReading(sessions={}, stamp=stamp)
+    sessions = {}
+    if not _columns(connection, "session"):
+        return reading
+    messages, parts = _Table(connection, "message"), _Table(connection, "part")
+    message_marks, part_marks = messages.marks(), parts.marks()
+    for row in _Table(connection, "session").rows(_SESSION_COLUMNS):
+        key = str(row[0])
+        mark = (*row, message_marks.get(key), part_marks.get(key))
+        reading.marks[key] = mark
+        if old and old.marks.get(key) == mark:
+            turns, skipped = old.turns[key], old.skipped[key]
+        else:
+            turns, skipped = _turns(messages, parts, key)
+        reading.turns[key], reading.skipped[key] = turns, skipped
+        sessions[key] = session_of(_info(row), turns, shown(path), skipped)
+    return DatabaseReading(
+        sessions=sessions,
+        skipped_lines=sum(reading.skipped.values()),
+        turns=reading.turns,
+        marks=reading.marks,
+        skipped=reading.skipped,
+        stamp=stamp,
+    )
+
+
+def _turns(messages: _Table, parts: _Table, session: str) -> tuple[list[Turn], int]:
+    turns, skipped = [], 0
+    rows = messages.rows(["id", "time_created", "data"], "session_id", session).fetchall()
+    for identifier, created, raw in rows:
+        data = _decoded(raw)
+        if data is None:
+            skipped += 1
+        own, lost = parts.of_message(identifier)
+        skipped += lost
+        turns.append(turn_of(identifier, epoch(created) or 0, data or {}, own))
+    return turns, skipped
+
+
+def _info(row: tuple[Any, ...]) -> Info:
+    identifier, title, directory, parent, created, updated, model, sent, received = row
+    named = _decoded(model) if isinstance(model, str) else None
+    return Info(
+        id=str(identifier),
+        title=text_or_none(title),
+        directory=text_or_none(directory),
+        parent=text_or_none(parent),
+        created=epoch(created),
+        updated=epoch(updated),
+        model=text_or_none(named.get("id")) if named else None,
+        tokens=(int(sent or 0), int(received or 0)) if sent is not None else None,
+    )

@@ -1,0 +1,92 @@
+"""JSON records out of bytes that other programs wrote, and texts fit to be sent on.
+
+Coding agents written in JavaScript leave lone surrogates, crashes leave half lines, and encodings
+differ. Here is the one place that turns such bytes into values: strictly where it can, leniently
+where that saves what was said. It must not know what a record means.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_MILLISECONDS = 100_000_000_000  # numbers above are milliseconds, below are seconds
+
+
+class Undecodable(ValueError):  # noqa: N818  (says what the bytes are)
+    """Bytes that are no JSON of the wanted shape."""
+
+
+def decode(data: bytes, shape: type[T]) -> T:
+    """Decode one JSON value into a shape.
+
+    Lone surrogates and bytes that are not UTF-8 become U+FFFD. Raises Undecodable.
+    """
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # msgspec refuses lone surrogates even in fields it skips: try again below.
+        pass
+    except RecursionError as error:
+        raise Undecodable(str(error)) from error
+    try:
+        value = json.loads(data.decode("utf-8", "replace").lstrip("\ufeff"))
+        text = _LONE_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
+        return msgspec.json.decode(text, type=shape)
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+        raise Undecodable(str(error)) from error
+
+
+def json_text(value: Any) -> str:  # noqa: ANN401  (any JSON value)
+    """Write a decoded value as JSON text."""
+    return msgspec.json.encode(value).decode()
+
+
+def iso(timestamp: object) -> str | None:
+    """Tell a record's time as ISO 8601: as it stands, or from a number of (milli)seconds."""
+    if isinstance(timestamp, str):
+        return timestamp if _parsed(timestamp) is not None else None
+    milliseconds = epoch(timestamp)
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def epoch(timestamp: object) -> int | None:
+    """Tell a record's time in milliseconds since the epoch, or None where it says none."""
+    if isinstance(timestamp, str):
+        return _parsed(timestamp)
+    if isinstance(timestamp, bool) or not isinstance(timestamp, int | float):
+        return None
+    number = timestamp if abs(timestamp) > _MILLISECONDS else timestamp * 1000
+    limit = 250_000_000_000_000  # the year 9892: later ones can't be written as a date
+    return int(number) if 0 <= number <= limit else None
+
+
+def _parsed(timestamp: str) -> int | None:
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return int(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None  # not a time: the record goes without
+
+
+def text_or_none(value: object) -> str | None:
+    """Keep a string that says something; anything else is None."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def title_of(text: str, limit: int = 200) -> str:
+    """Make a title of a text: one line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"

@@ -1,0 +1,127 @@
+"""What the index asks of each coding agent's reader, and the words both sides use.
+
+A reader splits what its coding agent leaves on disk into units (one log file, one database, one
+session made of many small files): the smallest thing that is read again when a file changes. The
+index keeps one `Reading` a unit and hands it back at the next read, so a reader can go on where it
+stopped. This module must not know any format, and readers must not know the index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from perry.sessions.models import Message, Session
+
+
+class Stale(Exception):  # noqa: N818  (a state of the reading, not a failure of the program)
+    """What is on disk no longer fits the reading: read the unit again, from the start."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one unit held when it was read.
+
+    `sessions` has each session of the unit under a key that is stable within the unit; readers
+    add what they need to go on from here. `unreadable` maps a path to the reason.
+    """
+
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    skipped_lines: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The units that were found, and the directories that could not be looked into."""
+
+    units: frozenset[Path]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One session as the index shows it, and where it was read: its unit and the key in it."""
+
+    session: Session
+    unit: Path
+    key: str
+
+
+class Source(Protocol):
+    """The reader of one coding agent's sessions."""
+
+    @property
+    def agent(self) -> str:
+        """The coding agent's id, as in `Session.agent_type`."""
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Directories to watch; they may not exist yet."""
+
+    def scan(self) -> Scan:
+        """Find every unit there is."""
+
+    def units_of(self, path: Path) -> frozenset[Path]:
+        """Name the units that a changed path belongs to, or that a changed directory holds.
+
+        The path may be gone by now. Paths outside the roots belong to no unit.
+        """
+
+    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+        """Read a unit, going on from an earlier reading of it.
+
+        Returns `before` itself where nothing changed, and None where the unit is gone.
+        """
+
+    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
+        """Settle what only all units together can tell; the ids that come out are unique."""
+
+    def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
+        """Read the messages from `start` up to `stop`, counted from the oldest.
+
+        Raises Stale where the files have changed since the reading.
+        """
+
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+        """Delete a session (the first entry) with its descendants (the others) from the disk.
+
+        Returns the units to read again. Raises SessionNotFound where it can't be deleted alone.
+        """
+
+
+def distinct(entries: Iterable[Entry]) -> list[Entry]:
+    """Give every entry an id of its own.
+
+    The same id can stand in two places (a copied project folder; two halves of one subagent).
+    The one with most messages keeps it, and the others get a suffix made from their place.
+    """
+    ordered = sorted(
+        entries, key=lambda entry: (-entry.session.message_count, str(entry.unit), entry.key)
+    )
+    taken: set[str] = set()
+    result = []
+    for entry in ordered:
+        unique = entry
+        if entry.session.id in taken:
+            unique = _renamed(entry)
+        taken.add(unique.session.id)
+        result.append(unique)
+    return result
+
+
+def _renamed(entry: Entry) -> Entry:
+    place = f"{entry.unit}\0{entry.key}".encode("utf-8", "surrogateescape")
+    suffix = hashlib.sha256(place).hexdigest()[:8]
+    session = msgspec.structs.replace(entry.session, id=f"{entry.session.id}~{suffix}")
+    return Entry(session, entry.unit, entry.key)
+
+
+def shown(path: Path | str) -> str:
+    """Spell a path so that it can be sent as JSON, whatever bytes its name holds."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,158 @@
+"""Runs a worker: one socket, one watcher, one uvicorn, until a signal comes.
+
+The order matters: the port is bound first, so that a taken one is a clear error, and answers
+`starting` while the first scan runs in the watcher's thread. At the end nothing is waited for that
+could take long: readers are abandoned, since what they remember is written to survive a kill.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import uvicorn
+
+from perry.errors import PerryError, UsageError
+from perry.sessions.index import SessionIndex
+from perry.worker.app import create_app
+from perry.worker.config import EVERYWHERE
+from perry.worker.watcher import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from perry.worker.config import WorkerConfig
+
+log = logging.getLogger(__name__)
+
+GRACE = 0.4  # s for requests in flight; uvicorn needs up to 0.2 s around it, and 1 s is promised
+KEEP_ALIVE = 75  # s; longer than clients keep idle connections, so that they close first
+
+
+def run(config: WorkerConfig) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then end the process at once with exit code 0.
+
+    For a process that is a worker and nothing else: threads that still read files don't delay its
+    end. Raises what `serve` raises.
+    """
+    serve(config)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; logs go to stderr.
+
+    `on_listening` is called with the base URL once the port is bound.
+    Raises PerryError where the port is taken or the host isn't one of this machine.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    with listen(config.host, config.port) as listener:
+        url = _url(config.host, listener)
+        log.info("listening on %s for the sessions of %s", url, config.home)
+        if on_listening is not None:
+            on_listening(url)
+        index = SessionIndex.of_home(config.home, config.env)
+        watcher = Watcher(index)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(config, index, watcher),
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type] # given to asyncio.wait_for, which takes fractions
+            )
+        )
+        watcher.start()
+        try:
+            with _SignalsEndQuietly():
+                server.run(sockets=[listener])
+        finally:
+            watcher.stop()
+    log.info("ended")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind and listen; `::` means every address of both families.
+
+    Raises PerryError where the port is taken, UsageError where the host can't be bound.
+    """
+    try:
+        if host == EVERYWHERE:
+            return _listen_everywhere(port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+
+
+def _listen_everywhere(port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (EVERYWHERE, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512
+        )
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise
+        # A kernel without IPv6 says so in one of several ways; IPv4 is enough then.
+        return socket.create_server(("0.0.0.0", port), backlog=512)  # noqa: S104 - only with a token
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> PerryError:
+    if error.errno == errno.EADDRINUSE:
+        return PerryError(
+            f"Port {port} is in use by another process.",
+            hint="Stop that process, or choose another port with --port.",
+        )
+    if error.errno == errno.EACCES:
+        return PerryError(
+            f"This user may not listen on port {port}.",
+            hint="Choose a port above 1023 with --port.",
+        )
+    return UsageError(
+        f"Can't listen on {host}: {error.strerror or error}.",
+        hint="Give --host an address of this machine.",
+    )
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _SignalsEndQuietly:
+    """Lets SIGTERM and SIGINT end the server as a success.
+
+    uvicorn raises a signal that ended it once more, for whoever had a handler before. Without one
+    that would kill the process with an error.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __enter__(self) -> None:
+        self._before = {each: signal.signal(each, self._ignore) for each in self.SIGNALS}
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    @staticmethod
+    def _ignore(_signal: int, _frame: FrameType | None) -> None:
+        return

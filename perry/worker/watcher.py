@@ -1,0 +1,252 @@
+"""Keeps a SessionIndex in step with the files, without asking to be asked.
+
+One thread owns the index's changes: it opens the notifier, does the first scan, and then feeds
+every change to `index.apply`. watchfiles is fast but not whole: events are dropped without a word
+when the kernel's queue overflows, when directories appear faster than they can be watched, and
+when the kernel refuses one more watch. So each event is a hint, and what it may have hidden is
+found by sweeps (`index.refresh`): soon after bursts, now and then in any case. This module must
+not know HTTP or what a session file looks like.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+log = logging.getLogger(__name__)
+
+DEBOUNCE = 50  # ms: a stream of changes is handed on at least this often
+BUSY_STEP = 5  # ms: how long a change waits for company while files are changing
+IDLE_STEP = 20  # ms: the same when nothing has happened lately, to wake up less often
+BUSY_FOR = 10.0  # s
+TICK = 100  # ms: how often the roots are looked at
+
+BURST = 100  # paths in one batch from which on events may have been dropped
+QUIET = 0.3  # s from a burst to the sweep after it
+SECOND_LOOK = 2.0  # s from a burst to another sweep, for what was not yet watched at the first
+SWEEP_WHEN_BUSY = 10.0  # s
+SWEEP_WHEN_IDLE = 30.0  # s
+REOPEN_EVERY = 30.0  # s: how often new directories may cause a new notifier
+SWEEP_SHARE = 10  # a sweep that took t seconds is followed by no other for this times t
+
+POLL = 1.0  # s between sweeps where the kernel notifies nobody
+RETRY_NATIVE = 60.0  # s
+RETRY_SCAN = 2.0  # s
+
+ADDED, DELETED = 1, 3  # watchfiles.Change
+REPLACEMENT = "\ufffd"  # what watchfiles puts in a name that isn't UTF-8
+
+Watch = Literal["native", "polling"]
+Identity = tuple[int, int] | None
+Batch = set[tuple[int, str]]
+
+
+class Index(Protocol):
+    """What the watcher needs of a SessionIndex."""
+
+    def roots(self) -> tuple[Path, ...]:
+        """Name the directories whose files matter, whether they exist or not."""
+
+    def refresh(self) -> None:
+        """Look at all files."""
+
+    def apply(self, paths: Iterable[Path]) -> None:
+        """Look at these files and directories, changed or gone, and at what the latter hold."""
+
+
+class Notifier(Protocol):
+    """What the watcher needs of watchfiles' RustNotify."""
+
+    def watch(
+        self, debounce_ms: int, step_ms: int, timeout_ms: int, stop_event: threading.Event | None
+    ) -> Batch | Literal["signal", "stop", "timeout"]:
+        """Wait for changes."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
+def native_notifier(paths: Sequence[str]) -> Notifier:
+    """Open the kernel's notifier on these directories and all below them.
+
+    Raises OSError or RuntimeError (watchfiles words only some of the kernel's refusals as OSError)
+    where it can't be had: no more instances (EMFILE), no more watches (ENOSPC).
+    """
+    from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - keeps the start light
+
+    try:
+        return RustNotify(list(paths), False, False, 0, True, False)
+    except PermissionError:
+        # A directory that this user can't read holds no sessions for this user. Not the first
+        # choice, since watchfiles is then silent about a lack of watches as well.
+        return RustNotify(list(paths), False, False, 0, True, True)
+
+
+class Watcher:
+    """The watching loop; `start` runs it in a thread of its own.
+
+    `ready` is set once the first scan is whole; `mode` is how changes are noticed. `open_notifier`
+    is the edge to watchfiles.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        open_notifier: Callable[[Sequence[str]], Notifier] = native_notifier,
+    ) -> None:
+        self.ready = threading.Event()
+        self.mode: Watch = "native"
+        self._index = index
+        self._open_notifier = open_notifier
+        self._stop = threading.Event()
+        self._notifier: Notifier | None = None
+        self._watched: dict[Path, Identity] = {}
+        self._reopen_at: float | None = None
+        self._opened_at = 0.0
+        self._busy_until = 0.0
+        self._swept_at = 0.0
+        self._sweep_took = 0.0
+        self._sweep_at = 0.0
+        self._second_look = 0.0
+
+    def start(self) -> None:
+        """Start the thread, which dies with the process."""
+        threading.Thread(target=self.run, name="watcher", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask the loop to end; a scan that is under way is not waited for."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Scan, then watch until stopped."""
+        self._open()  # before the scan: what changes meanwhile is noticed
+        while not self._stop.is_set() and not self._sweep():
+            self._stop.wait(RETRY_SCAN)
+        self.ready.set()
+        log.info("first scan took %.3f s, watching: %s", self._sweep_took, self.mode)
+        while not self._stop.is_set():
+            self._turn()
+        self._close()
+
+    def _turn(self) -> None:
+        batch = self._wait()
+        if batch:
+            self._take(batch)
+        now = time.monotonic()
+        if self._roots_moved() or (self._reopen_at is not None and now >= self._reopen_at):
+            self._open()
+            self._sweep()
+        elif now >= self._sweep_at:
+            self._sweep()
+
+    def _wait(self) -> Batch:
+        if self._notifier is None:
+            self._stop.wait(TICK / 1000)
+            return set()
+        step = BUSY_STEP if time.monotonic() < self._busy_until else IDLE_STEP
+        try:
+            answer = self._notifier.watch(DEBOUNCE, step, TICK, self._stop)
+        except (OSError, RuntimeError) as error:
+            log.warning("the notifier failed and is opened again: %s", error)
+            self._reopen_at = time.monotonic()
+            self._close()
+            return set()
+        return set() if isinstance(answer, str) else answer
+
+    def _take(self, batch: Batch) -> None:
+        """Hand a batch to the index, and decide what it may have hidden."""
+        now = time.monotonic()
+        self._busy_until = now + BUSY_FOR
+        if len(batch) >= BURST:
+            self._sweep()  # cheaper than one by one, and finds what was dropped
+        else:
+            self._apply({Path(path) for _, path in batch})
+        new_directory = any(kind == ADDED and _is_directory(path) for kind, path in batch)
+        if new_directory and self._reopen_at is None:
+            self._reopen_at = max(now + SECOND_LOOK, self._opened_at + REOPEN_EVERY)
+        unclear = any(kind == DELETED or REPLACEMENT in path for kind, path in batch)
+        if new_directory or unclear or len(batch) >= BURST:
+            self._second_look = now + SECOND_LOOK
+            self._sweep_no_later(now + QUIET)
+        else:
+            self._sweep_no_later(max(now + QUIET, self._swept_at + SWEEP_WHEN_BUSY))
+
+    def _apply(self, paths: set[Path]) -> None:
+        try:
+            self._index.apply(sorted(paths))
+        except Exception:
+            # One file that can't be read must not end the watching; the sweep tries again.
+            log.exception("could not take in %d changed paths", len(paths))
+            self._second_look = time.monotonic() + SECOND_LOOK
+
+    def _sweep_no_later(self, at: float) -> None:
+        earliest = self._swept_at + SWEEP_SHARE * self._sweep_took
+        self._sweep_at = min(self._sweep_at, max(at, earliest))
+
+    def _sweep(self) -> bool:
+        started = time.monotonic()
+        try:
+            self._index.refresh()
+        except Exception:
+            # Same as above: the next sweep tries again, and meanwhile what is known is served.
+            log.exception("could not look through the sessions")
+            whole = False
+        else:
+            whole = True
+        self._swept_at = time.monotonic()
+        self._sweep_took = self._swept_at - started
+        self._plan()
+        return whole
+
+    def _plan(self) -> None:
+        interval = SWEEP_WHEN_IDLE if self.mode == "native" else POLL
+        self._sweep_at = self._swept_at + max(interval, SWEEP_SHARE * self._sweep_took)
+        if self._second_look > self._swept_at:
+            self._sweep_no_later(self._second_look)
+
+    def _roots_moved(self) -> bool:
+        return any(_identity(root) != known for root, known in self._watched.items())
+
+    def _open(self) -> None:
+        """Watch the roots that exist now; without a notifier, poll."""
+        self._close()
+        self._watched = {root: _identity(root) for root in self._index.roots()}
+        self._opened_at = time.monotonic()
+        self._reopen_at = None
+        present = [root for root, identity in self._watched.items() if identity is not None]
+        paths = [str(root) for root in present if not any(p in root.parents for p in present)]
+        mode: Watch = "native"
+        try:
+            self._notifier = self._open_notifier(paths) if paths else None
+        except FileNotFoundError:
+            self._reopen_at = self._opened_at  # a root went between the look and the watch
+        except (OSError, RuntimeError) as error:
+            mode = "polling"
+            self._reopen_at = self._opened_at + RETRY_NATIVE
+            log.warning("no native notification (%s): polling every %g s", error, POLL)
+        self.mode = mode
+
+    def _close(self) -> None:
+        if self._notifier is not None:
+            self._notifier.close()
+        self._notifier = None
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        found = path.stat()
+    except OSError:
+        return None  # not there, or not for us: either way there is nothing to watch
+    return found.st_dev, found.st_ino
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112 - called for every event

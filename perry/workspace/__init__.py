@@ -1,0 +1,1 @@
+"""Docker workspaces: creating them, and keeping a worker running in each."""

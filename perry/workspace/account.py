@@ -1,0 +1,73 @@
+"""The default user of an image, and where its home is.
+
+Read from the image's own passwd file (passwd(5)): the home volume is mounted there, and the worker
+runs as that user. An image may have no such file, or not name the user. It must not know Docker's
+API beyond reading a file.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from perry.workspace.engine import Engine, Image
+
+_NO_HOMES = ("/", "/nonexistent", "/dev/null", "/proc", "/sys", "/var/empty")
+"""Homes that passwd files name for users who have none."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of an image: numeric ids and home.
+
+    `owns_home` says that the image has that home and that it is the user's, so that a fresh volume
+    mounted there gets the right owner from the engine.
+    """
+
+    uid: int
+    gid: int
+    home: str
+    owns_home: bool
+
+
+def read_account(engine: Engine, image: Image) -> Account:
+    """Return the account of an image's default user.
+
+    Looks into a container made for it, never started, and removed at once.
+    """
+    probe = engine.create_container(
+        f"perry-probe-{secrets.token_hex(6)}", image.id, entrypoint=["/probe"]
+    )
+    try:
+        passwd = (engine.read_file(probe, "/etc/passwd") or b"").decode(errors="replace")
+        uid, gid, home = account_in(passwd, image.user)
+        owner = engine.read_owner(probe, home)
+    finally:
+        engine.remove_container(probe)
+    return Account(uid, gid, home, owns_home=owner == (uid, gid))
+
+
+def account_in(passwd: str, user: str) -> tuple[int, int, str]:
+    """Find a user (`name`, `uid`, either with `:group`, or empty for root) in a passwd file.
+
+    Returns uid, gid and home. Without an entry root lives in /root, and everybody else, or a user
+    whose entry names no real home, in /home/workspace.
+    """
+    wanted, _, group = user.partition(":")
+    wanted = wanted or "0"
+    for line in passwd.splitlines():
+        fields = line.split(":")
+        if len(fields) < 6 or not (fields[2].isdigit() and fields[3].isdigit()):  # noqa: PLR2004 - passwd(5)
+            continue
+        if wanted in (fields[0], fields[2]):
+            gid = int(group) if group.isdigit() else int(fields[3])
+            return int(fields[2]), gid, _real_home(fields[5], int(fields[2]))
+    uid = int(wanted) if wanted.isdigit() else 0
+    gid = int(group) if group.isdigit() else 0
+    return uid, gid, _real_home("", uid)
+
+
+def _real_home(home: str, uid: int) -> str:
+    if home.startswith("/") and home.rstrip("/") and home not in _NO_HOMES:
+        return home.rstrip("/")
+    return "/root" if uid == 0 else "/home/workspace"

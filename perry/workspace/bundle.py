@@ -1,0 +1,234 @@
+"""The bundle: what runs the worker in a container, whatever the container's image is.
+
+Two layers, each named by its digest, in one volume per engine that every workspace mounts
+read-only at /opt/perry: the runtime (a Python with its own loader and C library, from the image
+that `image.py` builds) and the code (the part of perry that runs in a container). A filler
+container puts them there (`fill.py`); once it has ended well it is renamed and kept, never running
+again, as the engine's own word that these layers are complete, and as the one door to the key.
+
+It must not know workers, tokens or the manager.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import perry
+from perry.errors import BuildError, EngineFailure
+from perry.workspace import archive, image, names
+from perry.workspace.engine import Container, Engine
+from perry.workspace.models import Step
+
+LABEL = "perry.bundle"
+"""Marks the bundle's volume and its fillers; its value is the bundle's digest there."""
+
+KEY_LABEL = "perry.key"
+"""Marks the volume that holds the engine's key."""
+
+VOLUME = "perry-bundle"
+KEY_VOLUME = "perry-key"
+ROOT = "/opt/perry"
+BUSYBOX = f"{ROOT}/busybox"
+PROCESS_PREFIX = f"{ROOT}/layers/"
+"""Where the command line of every worker that perry started begins."""
+
+_CODE = ("__init__.py", "errors.py", "protocol.py", "sessions/*.py", "worker/*.py")
+_BOOT = (
+    "import sys; sys.path[:0] = sys.argv[1:3]; del sys.argv[1:3]; "
+    "from perry.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
+)
+_ABANDONED = timedelta(minutes=10)
+_LAYER = re.compile(r"/opt/perry/layers/((?:runtime|code)-[0-9a-f]{12})")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One pair of layers by their names in the volume."""
+
+    runtime: str
+    code: str
+
+    @property
+    def digest(self) -> str:
+        """What a worker of this bundle reports in its health."""
+        return f"{self.runtime.removeprefix('runtime-')}-{self.code.removeprefix('code-')}"
+
+    @property
+    def keeper(self) -> str:
+        """The name of the container whose presence says that both layers are complete."""
+        return f"perry-bundle-{self.digest}"
+
+    def argv(self, *arguments: str) -> list[str]:
+        """Return the command line that runs the worker in a container which has the bundle."""
+        runtime, code = f"{PROCESS_PREFIX}{self.runtime}", f"{PROCESS_PREFIX}{self.code}"
+        loader = [f"{runtime}/lib/ld.so", "--library-path", f"{runtime}/lib"]
+        python = [f"{runtime}/bin/python3", "-I", "-S", "-X", "utf8", "-c", _BOOT]
+        return [*loader, *python, code, f"{runtime}/site", *arguments]
+
+
+def mount() -> dict[str, Any]:
+    """Return the bundle's mount as the engine's API takes it: read-only, and never pre-filled."""
+    return {
+        "Type": "volume",
+        "Source": VOLUME,
+        "Target": ROOT,
+        "ReadOnly": True,
+        "VolumeOptions": {"NoCopy": True},
+    }
+
+
+def ensure_bundle(engine: Engine) -> Generator[Step, None, Bundle]:
+    """Make sure that the engine holds this perry's bundle, and return it.
+
+    Builds the runtime image where it is missing. Raises BuildError.
+    """
+    runtime = yield from image.ensure_runtime(engine)
+    bundle = Bundle(f"runtime-{runtime.id.removeprefix('sha256:')[:12]}", f"code-{code_digest()}")
+    if not _is_complete(engine, bundle):
+        yield Step("bundle", "progress", "filling the engine's bundle volume")
+        _fill(engine, bundle, runtime.id, keep=running_layers(engine))
+    return bundle
+
+
+def is_complete(engine: Engine, bundle: Bundle) -> bool:
+    """Tell whether the engine holds both layers whole."""
+    return _is_complete(engine, bundle)
+
+
+def prune(engine: Engine, bundle: Bundle) -> None:
+    """Remove the layers of other bundles that no worker runs any more.
+
+    Their keepers go first, so that another perry sees the layers missing before they are.
+    """
+    running = running_layers(engine)
+    others = [keeper for keeper in _keepers(engine) if keeper.name != bundle.keeper]
+    unused = [keeper for keeper in others if not set(_layers_of(keeper)) <= running]
+    if not unused:
+        return
+    for keeper in unused:
+        engine.remove_container(keeper.id)
+    current = engine.get_container(bundle.keeper)
+    if current is not None:
+        _fill(engine, bundle, current.image_id, keep=running)
+
+
+def running_layers(engine: Engine) -> set[str]:
+    """Name the layers that a running workspace's processes come from."""
+    layers: set[str] = set()
+    for container in engine.list_containers(names.LABEL):
+        if not container.is_running:
+            continue
+        for command in engine.list_processes(container.id):
+            layers.update(_LAYER.findall(command))
+    return layers
+
+
+@cache
+def code_files() -> dict[str, bytes]:
+    """Return the code layer: path from the layer's root to content."""
+    package = Path(perry.__file__).parent
+    paths = sorted(path for pattern in _CODE for path in package.glob(pattern))
+    return {f"perry/{path.relative_to(package)}": path.read_bytes() for path in paths}
+
+
+@cache
+def code_digest() -> str:
+    """Return the first 12 hex digits of the SHA-256 of the code layer's paths and contents."""
+    return hashlib.sha256(archive.pack(code_files())).hexdigest()[:12]
+
+
+def keeper_for_key(engine: Engine, bundle: Bundle) -> Container:
+    """Return the container through which the engine's key can be read."""
+    keeper = engine.get_container(bundle.keeper)
+    if keeper is None:
+        raise BuildError(
+            "The bundle was removed from the engine while perry used it",
+            hint="Run the command again.",
+        )
+    return keeper
+
+
+def _is_complete(engine: Engine, bundle: Bundle) -> bool:
+    return engine.get_container(bundle.keeper) is not None
+
+
+def _keepers(engine: Engine) -> list[Container]:
+    found = engine.list_containers(LABEL)
+    return [container for container in found if container.name.startswith("perry-bundle-")]
+
+
+def _layers_of(keeper: Container) -> tuple[str, str]:
+    runtime, code = keeper.labels[LABEL].split("-", 1)
+    return f"runtime-{runtime}", f"code-{code}"
+
+
+def _fill(engine: Engine, bundle: Bundle, runtime_image: str, *, keep: Iterable[str]) -> None:
+    """Run a filler to its end; what it filled counts only once it has its keeper's name."""
+    _remove_abandoned(engine)
+    engine.create_volume(VOLUME, {LABEL: ""})
+    engine.create_volume(KEY_VOLUME, {KEY_LABEL: ""})
+    filler = _create_filler(engine, bundle, runtime_image, keep)
+    try:
+        engine.write_archive(filler, "/", _filler_files())
+        _run_filler(engine, filler)
+        kept = engine.rename_container(filler, bundle.keeper)
+    except BaseException:
+        engine.remove_container(filler)
+        raise
+    if not kept:
+        engine.remove_container(filler)
+
+
+def _run_filler(engine: Engine, filler: str) -> None:
+    engine.start_container(filler)
+    if engine.wait_container(filler) == 0:
+        return
+    log = b"".join(engine.read_logs(filler, follow=False, tail=5)).decode(errors="replace")
+    raise BuildError(
+        f"The bundle could not be put on the engine: {log.strip() or 'no output'}",
+        hint="Check the engine's free disk space (docker system df) and run it again.",
+    )
+
+
+def _create_filler(engine: Engine, bundle: Bundle, runtime_image: str, keep: Iterable[str]) -> str:
+    loader = ["/runtime/lib/ld.so", "--library-path", "/runtime/lib"]
+    python = [*loader, "/runtime/bin/python3", "-I", "-S", "/fill.py"]
+    volumes = {VOLUME: ROOT, KEY_VOLUME: "/key"}
+    mounts = [
+        {"Type": "volume", "Source": source, "Target": target} for source, target in volumes.items()
+    ]
+    return engine.create_container(
+        f"perry-fill-{secrets.token_hex(6)}",
+        runtime_image,
+        command=[*python, bundle.runtime, bundle.code, *sorted(keep)],
+        labels={LABEL: bundle.digest},
+        host_config={"mounts": mounts, "network_mode": "none"},
+    )
+
+
+def _filler_files() -> bytes:
+    fill = Path(__file__).with_name("fill.py").read_bytes()
+    code = {f"code/{path}": content for path, content in code_files().items()}
+    return archive.pack({"fill.py": fill, **code})
+
+
+def _remove_abandoned(engine: Engine) -> None:
+    """Remove fillers whose perry was killed: not running, not kept, and no longer new."""
+    for container in engine.list_containers(LABEL):
+        if container.is_running or not container.name.startswith("perry-fill-"):
+            continue
+        created = datetime.fromisoformat(container.created_at[:19]).replace(tzinfo=UTC)
+        if datetime.now(UTC) - created > _ABANDONED:
+            try:
+                engine.remove_container(container.id)
+            except EngineFailure as failure:
+                if failure.status != 409:  # noqa: PLR2004 - another perry is removing it
+                    raise

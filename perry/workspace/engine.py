@@ -1,0 +1,450 @@
+"""The Docker engine, as perry sees it: the only module that imports docker.
+
+Everything else speaks of containers, volumes and images in the shapes below. docker-py's errors
+become perry's here and nowhere else. It must not know what a workspace or a worker is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, BinaryIO
+
+import docker
+import docker.errors
+import requests.exceptions
+from docker.context import ContextAPI
+from docker.utils import parse_repository_tag
+
+from perry.errors import EngineFailure, EngineUnreachable
+from perry.workspace import archive
+
+TIMEOUT = 60
+"""Seconds that one call to the engine may take without answering a byte."""
+
+_NOT_FOUND = 404
+_CONFLICT = 409
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the engine knows of an image; `id` is the digest of its content."""
+
+    id: str
+    architecture: str
+    os: str
+    user: str
+    env: tuple[str, ...]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the engine knows of a container; `raw` is its whole inspection.
+
+    `exit_code` counts only when it doesn't run; `addresses` are the IPs of all its networks.
+    """
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    state: str
+    exit_code: int
+    created_at: str
+    started_at: str
+    labels: Mapping[str, str]
+    addresses: tuple[str, ...]
+    raw: Mapping[str, Any]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether programs can be started in it."""
+        return self.state == "running"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What the engine knows of a volume."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a program run in a container came to."""
+
+    exit_code: int
+    output: str
+
+
+class Engine:
+    """One Docker engine.
+
+    Every method raises EngineUnreachable where no engine answers and EngineFailure for its errors;
+    what is looked up and isn't there is None, and removing what is gone succeeds.
+    """
+
+    def __init__(self, api: docker.APIClient) -> None:
+        self._api = api
+
+    @classmethod
+    def connect(cls) -> Engine:
+        """Connect to the engine that DOCKER_HOST or the current Docker context names."""
+        endpoint = _endpoint()
+        with _translated(endpoint.get("base_url")):
+            return cls(docker.APIClient(version="auto", timeout=TIMEOUT, **endpoint))
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._api.close()
+
+    @cached_property
+    def architecture(self) -> str:
+        """The architecture of the images the engine runs, in Docker's words (`amd64`)."""
+        with _translated():
+            return str(self._api.version()["Arch"])
+
+    @cached_property
+    def id(self) -> str:
+        """The engine's own id."""
+        return str(self.describe()["ID"])
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return the engine's own description (`ID`, `Architecture`, `ServerVersion`…)."""
+        with _translated():
+            return dict(self._api.info())
+
+    # Images
+
+    def get_image(self, reference: str) -> Image | None:
+        """Look an image up by name, tag or id."""
+        with _translated(), suppress(docker.errors.NotFound):
+            found = self._api.inspect_image(reference)
+            config = found.get("Config") or {}
+            return Image(
+                id=found["Id"],
+                architecture=found.get("Architecture", ""),
+                os=found.get("Os", ""),
+                user=config.get("User") or "",
+                env=tuple(config.get("Env") or ()),
+                labels=config.get("Labels") or {},
+            )
+        return None
+
+    def list_images(self, label: str) -> list[str]:
+        """List the names of the images that carry a label; the id where one has no name."""
+        with _translated():
+            found = self._api.images(filters={"label": label})
+        return [tag for image in found for tag in (image.get("RepoTags") or [image["Id"]])]
+
+    def pull_image(self, reference: str) -> Iterator[str]:
+        """Pull an image, yielding the engine's words as it goes."""
+        repository, tag = parse_repository_tag(reference)
+        with _translated():
+            stream = self._api.pull(repository, tag=tag or "latest", stream=True, decode=True)
+            yield from _progress(stream)
+
+    def build_image(
+        self, context: BinaryIO, *, tag: str, target: str | None, arguments: Mapping[str, str]
+    ) -> Iterator[str]:
+        """Build an image from a tar of its context, yielding the lines of the build."""
+        with _translated():
+            stream = self._api.build(
+                fileobj=context,
+                custom_context=True,
+                tag=tag,
+                target=target,
+                buildargs=dict(arguments),
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+            yield from _progress(stream)
+
+    def import_image(self, path: str, *, repository: str, tag: str) -> None:
+        """Make an image of a tar of its root file system."""
+        with _translated(), open(path, "rb") as tar:  # noqa: PTH123 - docker-py wants a file object
+            self._api.import_image_from_data(tar, repository=repository, tag=tag)
+
+    def tag_image(self, reference: str, *, repository: str, tag: str) -> None:
+        """Give an image another name."""
+        with _translated():
+            self._api.tag(reference, repository, tag)
+
+    def remove_image(self, reference: str) -> None:
+        """Remove an image's name, and the image with its last one."""
+        with _translated(), suppress(docker.errors.NotFound):
+            self._api.remove_image(reference)
+
+    # Volumes
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> Volume:
+        """Create a volume, or return the one of that name with the labels it has."""
+        with _translated():
+            found = self._api.create_volume(name, labels=dict(labels))
+        return Volume(found["Name"], found.get("Labels") or {})
+
+    def list_volumes(self, label: str) -> list[Volume]:
+        """List the volumes that carry a label (`key` or `key=value`)."""
+        with _translated():
+            found = self._api.volumes(filters={"label": label}).get("Volumes") or []
+        return [Volume(volume["Name"], volume.get("Labels") or {}) for volume in found]
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume and what is in it."""
+        with _translated(), suppress(docker.errors.NotFound):
+            self._api.remove_volume(name)
+
+    # Containers
+
+    def create_container(self, name: str, image: str, **config: Any) -> str:  # noqa: ANN401 - docker-py's own open set of settings
+        """Create a container and return its id; `host_config` is a mapping of docker-py's names."""
+        with _translated():
+            host = self._api.create_host_config(**config.pop("host_config", {}))
+            network = config.pop("network", None)
+            networking = None
+            if network is not None:
+                endpoint = self._api.create_endpoint_config()
+                networking = self._api.create_networking_config({network: endpoint})
+            created = self._api.create_container(
+                image, name=name, host_config=host, networking_config=networking, **config
+            )
+            return str(created["Id"])
+
+    def get_container(self, reference: str) -> Container | None:
+        """Look a container up by name or id."""
+        with _translated(), suppress(docker.errors.NotFound):
+            return _container(self._api.inspect_container(reference))
+        return None
+
+    def list_containers(self, label: str) -> list[Container]:
+        """List the containers, running or not, that carry a label (`key` or `key=value`)."""
+        with _translated():
+            listed = self._api.containers(all=True, filters={"label": label})
+        found = [self.get_container(container["Id"]) for container in listed]
+        return [container for container in found if container is not None]
+
+    def list_processes(self, container_id: str) -> list[str]:
+        """List the command lines of a running container's processes."""
+        with _translated():
+            table = self._api.top(container_id, ps_args="-eo pid,args")
+        return [row[-1] for row in table.get("Processes") or []]
+
+    def start_container(self, container_id: str) -> None:
+        """Start a container; starting a running one succeeds."""
+        with _translated():
+            self._api.start(container_id)
+
+    def unpause_container(self, container_id: str) -> None:
+        """Let a paused container go on."""
+        with _translated():
+            self._api.unpause(container_id)
+
+    def stop_container(self, container_id: str, *, timeout: int) -> None:
+        """Stop a container, killing what is left after `timeout` seconds."""
+        with _translated(), suppress(docker.errors.NotFound):
+            self._api.stop(container_id, timeout=timeout)
+
+    def wait_container(self, container_id: str) -> int:
+        """Wait for a container to end and return its exit code."""
+        with _translated():
+            return int(self._api.wait(container_id)["StatusCode"])
+
+    def rename_container(self, container_id: str, name: str) -> bool:
+        """Rename a container; False where another has that name."""
+        try:
+            with _translated():
+                self._api.rename(container_id, name)
+        except EngineFailure as failure:
+            if failure.status == _CONFLICT:
+                return False
+            raise
+        return True
+
+    def remove_container(self, container_id: str) -> None:
+        """Remove a container, running or not, with its anonymous volumes."""
+        with _translated(), suppress(docker.errors.NotFound):
+            self._api.remove_container(container_id, force=True, v=True)
+
+    def read_logs(self, container_id: str, *, follow: bool, tail: int | None) -> Iterator[bytes]:
+        """Yield what a container printed, both streams, from its last `tail` lines on."""
+        with _translated():
+            yield from self._api.logs(
+                container_id, stream=True, follow=follow, tail="all" if tail is None else tail
+            )
+
+    # Files in containers, running or not
+
+    def read_file(self, container_id: str, path: str) -> bytes | None:
+        """Read a file through the archive API; None where there is none.
+
+        Links are followed by the engine inside the container's own root only.
+        """
+        with _translated(), suppress(docker.errors.NotFound):
+            stream, _ = self._api.get_archive(container_id, path)
+            return archive.only_file(stream)
+        return None
+
+    def read_owner(self, container_id: str, path: str) -> tuple[int, int] | None:
+        """Return the (uid, gid) of a path in a container; None where there is no such path."""
+        with _translated(), suppress(docker.errors.NotFound):
+            stream, _ = self._api.get_archive(container_id, path)
+            return archive.first_owner(stream)
+        return None
+
+    def write_archive(self, container_id: str, path: str, tar: bytes) -> None:
+        """Unpack a tar in a container, at a directory that exists."""
+        with _translated():
+            self._api.put_archive(container_id, path, tar)
+
+    # Programs in containers
+
+    def run(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+    ) -> Execution:
+        """Run a program in a container to its end and return what it came to."""
+        exec_id = self.prepare_exec(container_id, argv, user=user, env=env, workdir=workdir)
+        with _translated():
+            output = self._api.exec_start(exec_id)
+        code = self.exec_exit_code(exec_id)
+        return Execution(-1 if code is None else code, output.decode(errors="replace"))
+
+    def launch(self, container_id: str, argv: Sequence[str], *, env: Mapping[str, str]) -> str:
+        """Start a program that outlives this call, and return the id of its exec."""
+        exec_id = self.prepare_exec(container_id, argv, env=env, attach=False)
+        with _translated():
+            self._api.exec_start(exec_id, detach=True)
+        return exec_id
+
+    def prepare_exec(
+        self,
+        container_id: str,
+        argv: Sequence[str],
+        *,
+        user: str = "",
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        tty: bool = False,
+        stdin: bool = False,
+        attach: bool = True,
+    ) -> str:
+        """Tell the engine of a program to run, and return the id of its exec."""
+        with _translated():
+            return str(
+                self._api.exec_create(
+                    container_id,
+                    list(argv),
+                    user=user,
+                    environment=dict(env or {}),
+                    workdir=workdir,
+                    tty=tty,
+                    stdin=stdin,
+                    stdout=attach,
+                    stderr=attach,
+                )["Id"]
+            )
+
+    def attach_exec(self, exec_id: str, *, tty: bool) -> socket.socket:
+        """Start a prepared exec and return the connection that carries its streams."""
+        with _translated():
+            attached = self._api.exec_start(exec_id, tty=tty, socket=True)
+        # Over a unix socket or TCP docker-py hands out a file around the connection.
+        connection: socket.socket = getattr(attached, "_sock", attached)
+        return connection
+
+    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
+        """Tell a running exec the size of its terminal."""
+        with _translated(), suppress(docker.errors.NotFound):
+            self._api.exec_resize(exec_id, height=rows, width=columns)
+
+    def exec_exit_code(self, exec_id: str) -> int | None:
+        """Return the exit code of an exec, None while it runs."""
+        with _translated():
+            found = self._api.exec_inspect(exec_id)
+        return None if found["Running"] else int(found["ExitCode"] or 0)
+
+
+def _container(found: Mapping[str, Any]) -> Container:
+    networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
+    endpoints = [endpoint or {} for endpoint in networks.values()]
+    addresses = [endpoint.get("IPAddress") for endpoint in endpoints]
+    addresses += [endpoint.get("GlobalIPv6Address") for endpoint in endpoints]
+    state, config = found["State"], found["Config"]
+    return Container(
+        id=found["Id"],
+        name=found["Name"].lstrip("/"),
+        image=config["Image"],
+        image_id=found["Image"],
+        state=state["Status"],
+        exit_code=state["ExitCode"],
+        created_at=found["Created"],
+        started_at=state["StartedAt"],
+        labels=config.get("Labels") or {},
+        addresses=tuple(address for address in addresses if address),
+        raw=found,
+    )
+
+
+def _endpoint() -> dict[str, Any]:
+    """Say where the engine is, as docker-py takes it: DOCKER_HOST, else the current context."""
+    context = None if os.environ.get("DOCKER_HOST") else ContextAPI.get_current_context()
+    if context is None or context.Host is None:
+        endpoint: dict[str, Any] = docker.utils.kwargs_from_env()
+    else:
+        endpoint = {"base_url": context.Host, "tls": context.TLSConfig or False}
+    if str(endpoint.get("base_url", "")).startswith("ssh://"):
+        endpoint["use_ssh_client"] = True
+    return endpoint
+
+
+def _progress(stream: Iterator[Mapping[str, Any]]) -> Iterator[str]:
+    for entry in stream:
+        if "error" in entry:
+            raise EngineFailure(str(entry["error"]).strip())
+        text = str(entry.get("stream") or entry.get("status") or "").strip()
+        if text:
+            yield text
+
+
+@contextmanager
+def _translated(base_url: str | None = None) -> Iterator[None]:
+    """Turn docker-py's errors, and those of the connection below it, into perry's."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        words = str(error.explanation or error)
+        raise EngineFailure(f"Docker: {words}", status=error.status_code or 0) from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise _unreachable(error, base_url) from error
+
+
+def _unreachable(error: Exception, base_url: str | None) -> EngineUnreachable:
+    where = base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    where = where.replace("http+docker://", "unix://")
+    words = str(error)
+    if "PermissionError" in words or "Permission denied" in words:
+        return EngineUnreachable(
+            f"No permission to use the Docker engine's socket {where}",
+            hint="Add yourself to its group and log in again: sudo usermod -aG docker $USER",
+        )
+    if any(sign in words for sign in ("FileNotFoundError", "Connection refused", "No such file")):
+        return EngineUnreachable(
+            f"No Docker engine answers at {where}",
+            hint="Start it (sudo systemctl start docker), or set DOCKER_HOST to another engine.",
+        )
+    return EngineUnreachable(
+        f"The Docker engine at {where} can't be used: {words}",
+        hint="Check that it runs (docker version), or set DOCKER_HOST to another engine.",
+    )

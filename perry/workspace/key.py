@@ -1,0 +1,66 @@
+"""The engine's key, and the tokens made of it.
+
+One key per engine lies in a volume that no workspace mounts; whoever may use the engine may read
+it, through the archive API, and nobody else. A workspace's token is derived from its container's
+id, so nothing is stored per workspace. It must not know how tokens are sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+import platformdirs
+
+from perry.errors import BuildError
+from perry.workspace.engine import Engine
+
+
+def token(key: bytes, container_id: str) -> str:
+    """Return a workspace's token: the hex HMAC-SHA256 of its container's id under the key."""
+    return hmac.new(key, container_id.encode(), hashlib.sha256).hexdigest()
+
+
+def cached(engine: Engine) -> bytes | None:
+    """Return the engine's key from this user's cache, None where it isn't there."""
+    try:
+        return _cache_file(engine).read_bytes() or None
+    except FileNotFoundError:
+        return None
+
+
+def read(engine: Engine, keeper_id: str) -> bytes:
+    """Read the engine's key through a container that mounts its volume, and cache it (0600).
+
+    Raises BuildError where the volume holds none.
+    """
+    key = engine.read_file(keeper_id, "/key/key")
+    if not key:
+        raise BuildError(
+            "The engine's perry-key volume holds no key",
+            hint="perry uninstall removes what perry put on the engine; then init again.",
+        )
+    _write_privately(_cache_file(engine), key)
+    return key
+
+
+def forget(engine: Engine) -> None:
+    """Remove the engine's key from this user's cache."""
+    _cache_file(engine).unlink(missing_ok=True)
+
+
+def _cache_file(engine: Engine) -> Path:
+    # An engine's id is words and colons; hashed, it is a file name whatever an engine may say.
+    name = hashlib.sha256(engine.id.encode()).hexdigest()[:32]
+    return Path(platformdirs.user_cache_dir("perry"), "keys", name)
+
+
+def _write_privately(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
+    draft.replace(path)

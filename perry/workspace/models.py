@@ -1,0 +1,112 @@
+"""The nouns of a workspace, as the manager hands them to the command line and the daemon.
+
+Frozen, JSON-ready, and free of Docker's own shapes: `engine.py` makes them from what Docker says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+StepName = Literal["image", "bundle", "volume", "container", "start", "clone", "worker", "health"]
+StepState = Literal["begun", "progress", "done", "warning"]
+
+
+@dataclass(frozen=True)
+class WorkspaceSpec:
+    """What a person asks a workspace to be; None and empty mean "as it is, or the default".
+
+    `volumes` are `SRC:DST[:ro]` and `publish` are `HOST:CONTAINER`, as `docker run` takes them;
+    `memory` is bytes with a unit (`512m`, `4g`); `network` names an existing network of the engine.
+    """
+
+    name: str
+    image: str | None = None
+    clone: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
+    memory: str | None = None
+    cpus: float | None = None
+    command: tuple[str, ...] = ()
+    network: str | None = None
+    read_only: bool = False
+
+
+class Workspace(msgspec.Struct, frozen=True, rename="camel"):
+    """One workspace, as Docker alone tells it.
+
+    `state` is Docker's word (`running`, `exited`, `paused`, `created`, `restarting`, `dead`);
+    `created_at` and `started_at` are ISO 8601; `addresses` are the container's IPs, empty unless
+    it runs; `user` is the container's user as `docker run --user` takes it, and may be empty.
+    """
+
+    name: str
+    container_id: str
+    image: str
+    state: str
+    created_at: str
+    started_at: str
+    user: str
+    home: str
+    home_volume: str | None
+    addresses: tuple[str, ...]
+    ports: tuple[str, ...]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a worker can be asked or started in it."""
+        return self.state == "running"
+
+
+class Worker(msgspec.Struct, frozen=True, rename="camel"):
+    """A healthy worker: where it answers (`host:port`), what it runs, how many sessions it has."""
+
+    address: str
+    version: str
+    digest: str
+    session_count: int
+
+
+class Ready(msgspec.Struct, frozen=True, rename="camel"):
+    """What `init`, `start`, `restart` and `sync` end with.
+
+    `worker` is None, and `warning` says why, where the workspace runs but no worker can.
+    """
+
+    workspace: Workspace
+    worker: Worker | None
+    warning: str | None = None
+
+
+class Removed(msgspec.Struct, frozen=True, rename="camel"):
+    """What `remove` took away, by name."""
+
+    name: str
+    containers: tuple[str, ...]
+    volumes: tuple[str, ...]
+
+
+class Installed(msgspec.Struct, frozen=True):
+    """What perry put on an engine besides workspaces, by name."""
+
+    containers: tuple[str, ...]
+    volumes: tuple[str, ...]
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of progress: a step begins, tells how far it is, and is done after `seconds`."""
+
+    name: StepName
+    state: StepState
+    detail: str = ""
+    seconds: float | None = None
+
+
+Steps = Generator[Step, None, Ready]
+"""Yields steps as they happen and returns what they led to."""

@@ -1,0 +1,211 @@
+"""A workspace's worker: asked, started, replaced, revived.
+
+Only perry starts workers. A worker that answers with this perry's digest is left alone; any other,
+or none, is replaced. It must not know how a workspace is made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import ExitStack
+from time import monotonic
+
+from perry.client.worker_client import WorkerClient
+from perry.errors import EngineFailure, WorkerCannotRun, WorkerError, WorkerUntrusted
+from perry.protocol import Health
+from perry.workspace import bundle, key
+from perry.workspace.address import worker_addresses
+from perry.workspace.bundle import Bundle
+from perry.workspace.engine import Container, Engine
+from perry.workspace.models import Step, Worker, Workspace
+from perry.workspace.progress import finish
+from perry.workspace.wait import HealthyWorker
+from perry.workspace.worker_process import WorkerProcess
+
+ASK_TIMEOUT = 2.0
+"""Seconds a worker may be silent before it counts as dead."""
+
+
+class Supervisor:
+    """The workers of one engine's workspaces; may be used from several threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._bundle: Bundle | None = None
+        self._key: bytes | None = None
+        self._lock = threading.RLock()
+
+    def ensure_bundle(self) -> Generator[Step, None, Bundle]:
+        """Make sure, once in this supervisor's life, that the engine holds the bundle."""
+        if self._bundle is None:
+            self._bundle = yield from bundle.ensure_bundle(self._engine)
+        return self._bundle
+
+    def ask(self, container: Container) -> Worker | None:
+        """Return the healthy worker of a running container, None where none answers."""
+        found = self._reach(container)
+        if found is None:
+            return None
+        client, worker = found
+        client.close()
+        return worker
+
+    def ensure(
+        self, container: Container, workspace: Workspace, *, fresh: bool
+    ) -> Generator[Step, None, Worker]:
+        """Make sure that a running container has a healthy worker of this perry's bundle.
+
+        A `fresh` container was started just now, so nothing runs in it yet. Raises
+        WorkerCannotRun.
+        """
+        wanted = yield from self.ensure_bundle()
+        began = monotonic()
+        yield Step("worker", "begun")
+        present = None if fresh else self.ask(container)
+        if present is not None and present.digest == wanted.digest:
+            yield Step("worker", "done", "runs already", monotonic() - began)
+            return present
+        exec_id = self._launch(container, workspace, wanted, alone=fresh)
+        yield Step("worker", "done", wanted.digest, monotonic() - began)
+        began = monotonic()
+        yield Step("health", "begun")
+        client, worker = self._await(container, workspace, wanted, exec_id)
+        client.close()
+        yield Step("health", "done", worker.address, monotonic() - began)
+        return worker
+
+    def connect(self, container: Container, workspace: Workspace) -> WorkerClient:
+        """Return a client that has reached the container's worker, revived first if it is dead.
+
+        A healthy worker of another digest will do. Raises WorkerCannotRun.
+        """
+        found = self._reach(container)
+        if found is None:
+            with self._lock:
+                wanted = finish(self.ensure_bundle())
+            exec_id = self._launch(container, workspace, wanted, alone=False)
+            found = self._await(container, workspace, wanted, exec_id)
+        return found[0]
+
+    def log(self, workspace: Workspace) -> str:
+        """Return what the workspace's worker logged last; empty where it never ran."""
+        path = f"{workspace.home}/.cache/perry/worker.log"
+        content = self._engine.read_file(workspace.container_id, path)
+        return (content or b"").decode(errors="replace")
+
+    def prune(self) -> None:
+        """Remove the layers that no worker runs any more."""
+        bundle.prune(self._engine, finish(self.ensure_bundle()))
+
+    def forget_key(self) -> None:
+        """Drop what this user's cache knows of the engine's key."""
+        key.forget(self._engine)
+        self._key = None
+
+    def _reach(self, container: Container) -> tuple[WorkerClient, Worker] | None:
+        """Find where the container's worker answers and proves itself.
+
+        What fails the proof with the cached key may know the one that the engine holds by now.
+        """
+        try:
+            return self._first_answer(container)
+        except WorkerUntrusted:
+            self.forget_key()
+        try:
+            return self._first_answer(container)
+        except WorkerUntrusted:
+            return None
+
+    def _first_answer(self, container: Container) -> tuple[WorkerClient, Worker] | None:
+        for address in worker_addresses(container):
+            client = self._client(container, address)
+            try:
+                health = client.health()
+                client.authenticate()
+            except WorkerUntrusted:
+                client.close()
+                raise
+            except WorkerError:
+                client.close()  # nothing there, or too late: the next address
+            else:
+                return client, _worker(address, health)
+        return None
+
+    def _launch(
+        self, container: Container, workspace: Workspace, wanted: Bundle, *, alone: bool
+    ) -> str:
+        """Start a worker, after ending what else may run there, and return its exec's id."""
+        if not worker_addresses(container):
+            raise WorkerCannotRun(
+                f"The worker of '{workspace.name}' can't be asked: its container has no address",
+                hint="Give the workspace a network (perry workspace init --network NAME).",
+                workspace=workspace.name,
+            )
+        process = WorkerProcess(self._engine, container.id, wanted)
+        token = self._token(container)
+        try:
+            if not alone:
+                process.stop()
+            return process.start(token=token, home=workspace.home)
+        except EngineFailure as failure:
+            raise WorkerCannotRun(
+                f"The worker of '{workspace.name}' could not be started: {failure.message}",
+                hint=f"perry workspace logs {workspace.name} shows what the container says.",
+                workspace=workspace.name,
+            ) from failure
+
+    def _await(
+        self, container: Container, workspace: Workspace, wanted: Bundle, exec_id: str
+    ) -> tuple[WorkerClient, Worker]:
+        with ExitStack() as unused:
+            addresses = worker_addresses(container)
+            clients = {address: self._client(container, address) for address in addresses}
+            for client in clients.values():
+                unused.callback(client.close)
+            wait = HealthyWorker(
+                self._engine,
+                workspace.name,
+                container.id,
+                exec_id,
+                wanted.digest,
+                clients,
+                explain=lambda: self._explanation(container, workspace, wanted),
+            )
+            address, health = wait.wait()
+            unused.pop_all()
+            for other in clients.keys() - {address}:
+                clients[other].close()
+            return clients[address], _worker(address, health)
+
+    def _explanation(self, container: Container, workspace: Workspace, wanted: Bundle) -> str:
+        """Say why a worker isn't healthy: what its Python says, else how its log ends."""
+        try:
+            return (
+                WorkerProcess(self._engine, container.id, wanted).why_not()
+                or self.log(workspace)[-600:].strip()
+            )
+        except EngineFailure as failure:
+            return failure.message
+
+    def _client(self, container: Container, address: str) -> WorkerClient:
+        return WorkerClient(
+            f"http://{address}",
+            self._token(container),
+            workspace=container.name.removeprefix("workspace-"),
+            timeout=ASK_TIMEOUT,
+        )
+
+    def _token(self, container: Container) -> str:
+        with self._lock:
+            if self._key is None:
+                self._key = key.cached(self._engine) or self._read_key()
+            return key.token(self._key, container.id)
+
+    def _read_key(self) -> bytes:
+        wanted = finish(self.ensure_bundle())
+        return key.read(self._engine, bundle.keeper_for_key(self._engine, wanted).id)
+
+
+def _worker(address: str, health: Health) -> Worker:
+    return Worker(address, health.version, health.digest, health.session_count or 0)

@@ -1,0 +1,96 @@
+"""Waiting until a worker is healthy, with a deadline, and an explanation when it never is.
+
+A wait is an object: it looks again and again, gives up early when the worker's process has ended,
+and its failure says what was awaited, for how long, how the container stands and what the worker
+logged last. It must not start or stop anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from perry.client.worker_client import WorkerClient
+from perry.errors import WorkerCannotRun, WorkerError
+from perry.protocol import Health
+from perry.workspace.engine import Engine
+
+TIMEOUT = 20.0
+"""Seconds a worker may take from its start until its first scan is whole."""
+
+_INTERVAL = 0.01
+_LIVENESS_INTERVAL = 0.25
+
+
+@dataclass
+class HealthyWorker:
+    """Waits for a worker of one digest to answer `ok` to one of the clients.
+
+    `clients` are keyed by the address each one asks; `exec_id` is the worker's own, so that its end
+    is noticed; `explain` finds out, once, why the worker failed.
+    """
+
+    engine: Engine
+    workspace: str
+    container_id: str
+    exec_id: str
+    digest: str
+    clients: Mapping[str, WorkerClient]
+    explain: Callable[[], str]
+    timeout: float = TIMEOUT
+    _last_seen: str = field(default="nothing answered", init=False)
+    _next_liveness: float = field(default=0.0, init=False)
+
+    def wait(self) -> tuple[str, Health]:
+        """Return the address at which the worker is healthy, and its health.
+
+        Raises WorkerCannotRun.
+        """
+        self._next_liveness = time.monotonic() + _LIVENESS_INTERVAL
+        looking = Retrying(
+            stop=stop_after_delay(self.timeout),
+            wait=wait_fixed(_INTERVAL),
+            retry=retry_if_result(lambda found: found is None),
+        )
+        try:
+            found = looking(self._look)
+        except RetryError as error:
+            raise self._failure(f"was not healthy within {self.timeout:g} s") from error
+        if found is None:
+            raise self._failure(f"was not healthy within {self.timeout:g} s")
+        return found
+
+    def _look(self) -> tuple[str, Health] | None:
+        for address, client in self.clients.items():
+            try:
+                health = client.health()
+                if health.status == "ok" and health.digest == self.digest:
+                    client.authenticate()
+                    return address, health
+            except WorkerError as error:
+                self._last_seen = error.message
+            else:
+                self._last_seen = f"'{health.status}' of a worker with digest '{health.digest}'"
+        if time.monotonic() >= self._next_liveness:
+            self._next_liveness = time.monotonic() + _LIVENESS_INTERVAL
+            self._check_alive()
+        return None
+
+    def _check_alive(self) -> None:
+        code = self.engine.exec_exit_code(self.exec_id)
+        if code is not None:
+            raise self._failure(f"ended with exit code {code} before it was healthy")
+
+    def _failure(self, what: str) -> WorkerCannotRun:
+        container = self.engine.get_container(self.container_id)
+        state = container.state if container else "gone"
+        why = self.explain() or "it logged nothing"
+        return WorkerCannotRun(
+            f"The worker of '{self.workspace}' {what} (container: {state}; last: {self._last_seen})"
+            f":\n{why}",
+            hint=f"See all of it with: perry workspace logs {self.workspace} --worker",
+            workspace=self.workspace,
+        )

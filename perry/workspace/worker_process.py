@@ -1,0 +1,61 @@
+"""The worker's process in a container: started by exec, ended by a signal, asked why it won't run.
+
+Only perry starts workers. It must not know how a worker is reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perry.protocol import DIGEST_VARIABLE, TOKEN_VARIABLE
+from perry.workspace.bundle import BUSYBOX, PROCESS_PREFIX, Bundle
+from perry.workspace.engine import Engine
+
+_STOP = """
+"$0" pkill -TERM -f "$1"
+tries=0
+while "$0" pgrep -f "$1" >/dev/null && [ $tries -lt 40 ]; do
+  "$0" sleep 0.05
+  tries=$((tries + 1))
+done
+"$0" pkill -KILL -f "$1"
+exit 0
+"""
+"""Busybox's shell ends every worker: asked first, killed after two seconds."""
+
+
+@dataclass(frozen=True)
+class WorkerProcess:
+    """The worker of one container, seen from the engine."""
+
+    engine: Engine
+    container_id: str
+    bundle: Bundle
+
+    def start(self, *, token: str, home: str) -> str:
+        """Start the worker as the container's user, and return the id of its exec.
+
+        The loader's variables are blanked: an image's own would be obeyed before Python starts.
+        """
+        env = {
+            "LD_PRELOAD": "",
+            "LD_AUDIT": "",
+            "HOME": home,
+            TOKEN_VARIABLE: token,
+            DIGEST_VARIABLE: self.bundle.digest,
+        }
+        return self.engine.launch(self.container_id, self.bundle.argv(), env=env)
+
+    def stop(self) -> None:
+        """End whatever worker runs in the container, this bundle's or another's."""
+        shell = [BUSYBOX, "sh", "-c", _STOP, BUSYBOX, f"^{PROCESS_PREFIX}"]
+        self.engine.run(self.container_id, shell, user="0:0")
+
+    def why_not(self) -> str:
+        """Say in a few words why the worker doesn't run here, by trying its imports alone."""
+        tried = self.engine.run(
+            self.container_id, self.bundle.argv("--check"), env={"LD_PRELOAD": "", "LD_AUDIT": ""}
+        )
+        if tried.exit_code == 0:
+            return ""
+        return tried.output.strip()[-400:] or f"its Python ended with exit code {tried.exit_code}"

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import perry as package
+
+Perry = Callable[..., subprocess.CompletedProcess[str]]
+
+HEAVY = ("rich", "docker", "requests", "httpx", "watchfiles", "uvicorn", "starlette", "pip")
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Name the heavy packages that a command has loaded by its end."""
+    program = (
+        "import sys\n"
+        f"sys.argv = ['perry', *{arguments!r}]\n"
+        "from perry.cli.main import run\n"
+        "try:\n    run()\nexcept SystemExit:\n    pass\n"
+        f"print(*sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("--version",), ("workspace", "--help"), ("session", "list", "--help")],
+)
+def test_help_loads_no_docker_http_or_terminal_library(arguments: tuple[str, ...]) -> None:
+    assert imported_by(*arguments) == set()
+
+
+def test_workspace_list_loads_nothing_of_the_server_or_of_live_lines() -> None:
+    assert not imported_by("workspace", "list") & {
+        "rich",
+        "watchfiles",
+        "uvicorn",
+        "starlette",
+        "pip",
+    }
+
+
+def test_version_is_printed(perry: Perry) -> None:
+    done = perry("--version")
+    assert (done.returncode, done.stdout) == (0, f"perry {package.__version__}\n")
+
+
+def test_help_names_every_group_and_fits_80_columns(perry: Perry) -> None:
+    done = perry("--help")
+    for group in ("workspace", "session", "worker", "image", "uninstall"):
+        assert f"\n  {group} " in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+COMMANDS = [
+    *(
+        ("workspace", verb)
+        for verb in ["init", "list", "show", "start", "stop", "restart", "remove"]
+    ),
+    *(("workspace", verb) for verb in ("sync", "exec", "shell", "logs")),
+    *(("session", verb) for verb in ("list", "show", "delete")),
+    ("worker", "serve"),
+    ("image", "build"),
+    ("uninstall",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_examples(perry: Perry, command: tuple[str, ...]) -> None:
+    done = perry(*command, "--help")
+    assert done.returncode == 0
+    assert f"Examples:\n    perry {' '.join(command)}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("workspace", "nonsense"),
+        ("workspace", "list", "--nonsense"),
+        ("workspace", "init", "Not_Valid"),
+        ("workspace", "init", "host"),
+        ("workspace", "init", "a" * 64),
+        ("workspace", "init", "demo", "--env", "=x"),
+        ("workspace", "init", "demo", "--cpus", "many"),
+        ("workspace", "show"),
+        ("workspace", "sync"),
+        ("workspace", "sync", "demo", "--all"),
+        ("workspace", "remove", "demo"),
+        ("workspace", "exec", "demo", "--"),
+        ("workspace", "logs", "demo", "--tail", "-1"),
+        ("workspace", "logs", "demo", "--worker", "--follow"),
+        ("session", "list", "--limit", "0"),
+        ("session", "list", "--workspace", "../x"),
+        ("worker", "serve", "--port", "70000"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_asked_for_exits_with_2_and_says_why(
+    perry: Perry, arguments: tuple[str, ...]
+) -> None:
+    done = perry(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("workspace", "list"),
+        ("workspace", "init"),
+        ("session", "list", "--json"),
+        ("workspace", "remove", "demo", "--yes"),
+        ("uninstall", "--yes"),
+    ],
+    ids=" ".join,
+)
+def test_without_an_engine_one_line_and_a_hint_are_said(
+    perry: Perry, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = perry(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("perry: ")
+    assert str(tmp_path / "no.sock") in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt_ends_with_130_and_a_word(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "sys.argv = ['perry', 'workspace', 'list']\n"
+        "from perry.cli import connection, main, workspace\n"
+        "workspace.connect_manager = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "main.run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "perry: Interrupted.\n")
+
+
+def test_a_reader_that_has_gone_ends_it_silently(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "perry", "--help"],
+            cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

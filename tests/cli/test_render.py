@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from perry.cli import render
+from perry.cli.fleet import Found, Gathered
+from perry.cli.workspace import workspace_views
+from perry.errors import UsageError, WorkerUnreachable
+from perry.sessions.models import Session
+from perry.workspace.models import Ready, Step, Worker, Workspace
+
+WORKER = Worker("172.17.0.2:7392", "0.1.0", "abcdef0123456789", 3)
+
+
+def steps(*given: Step) -> Generator[Step, None, str]:
+    yield from given
+    return "made"
+
+
+def test_in_a_pipe_each_finished_step_is_one_plain_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = render.follow(
+        steps(
+            Step("image", "begun"),
+            Step("image", "progress", "Step 3/9"),
+            Step("image", "done", "perry-workspace:1", 0.021),
+            Step("worker", "warning", "slow\x1b[2J\nhere"),
+            Step("worker", "done", "172.17.0.2:7392", 12.5),
+        )
+    )
+    assert result == "made"
+    assert capsys.readouterr().out.splitlines() == [
+        "image       0.02 s  perry-workspace:1",
+        "warning: worker: slow\\x1b[2J here",
+        "worker      12.5 s  172.17.0.2:7392",
+    ]
+
+
+def test_steps_end_when_showing_them_fails() -> None:
+    ended: list[bool] = []
+
+    def failing() -> Generator[Step, None, None]:
+        try:
+            yield Step("image", "begun")
+            raise WorkerUnreachable("no answer")
+        finally:
+            ended.append(True)
+
+    with pytest.raises(WorkerUnreachable):
+        render.follow(failing())
+    assert ended == [True]
+
+
+def test_ready_tells_the_address_and_the_sessions(
+    make_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.ready(Ready(make_workspace(), WORKER))
+    said = capsys.readouterr()
+    assert said.out == "workspace demo is ready: worker at 172.17.0.2:7392, 3 sessions\n"
+    assert said.err == ""
+
+
+def test_a_workspace_without_a_worker_is_one_warning_on_stderr(
+    make_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.ready(Ready(make_workspace(), None, "the image is for another processor"))
+    assert capsys.readouterr().err == "warning: demo: the image is for another processor\n"
+
+
+@pytest.fixture
+def gathered(
+    make_session: Callable[..., Session], make_workspace: Callable[..., Workspace]
+) -> Gathered:
+    title = "A title that is much longer than any column of eighty can be, surely"
+    found = tuple(
+        Found(make_session(id=f"{n:08d}-and-more-of-it", title=title), make_workspace())
+        for n in range(3)
+    )
+    return Gathered(found, {}, 1)
+
+
+def test_sessions_fit_an_80_column_terminal(
+    gathered: Gathered, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    render.sessions(gathered)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith("00000000  demo ")
+
+
+def test_sessions_in_a_pipe_keep_whole_ids_and_titles(
+    gathered: Gathered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.sessions(gathered)
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith("00000000-and-more-of-it  demo       claude  A title")
+    assert "surely  ~/site " in line
+
+
+def test_a_workspace_that_cannot_be_asked_is_told_and_hides_nothing(
+    gathered: Gathered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = {"other": WorkerUnreachable("nothing answers", workspace="other")}
+    render.sessions(Gathered(gathered.found, failures, 2))
+    said = capsys.readouterr()
+    assert said.err == "warning: other: nothing answers\n"
+    assert len(said.out.splitlines()) == 4
+
+
+def test_without_sessions_stdout_stays_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    render.sessions(Gathered((), {}, 0))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "perry workspace init" in said.err
+
+
+def views(make_workspace: Callable[..., Workspace]) -> list[dict[str, Any]]:
+    names = {"healthy": "running", "none": "running", "unreachable": "running", "gone": "exited"}
+    workspaces = [make_workspace(name=name, state=state) for name, state in names.items()]
+
+    def worker(name: str) -> Worker | None:
+        if name == "unreachable":
+            raise WorkerUnreachable("nothing answers")
+        return WORKER if name == "healthy" else None
+
+    return workspace_views(workspaces, worker)
+
+
+def test_workspace_json_has_exactly_the_promised_keys(
+    make_workspace: Callable[..., Workspace],
+) -> None:
+    told = views(make_workspace)
+    assert set(told[0]) == {
+        "name", "containerId", "image", "state", "createdAt", "startedAt", "user", "home",
+        "homeVolume", "addresses", "ports", "health", "worker", "problem",
+    }  # fmt: skip
+    assert told[0]["worker"] == {
+        "address": "172.17.0.2:7392",
+        "version": "0.1.0",
+        "digest": "abcdef0123456789",
+        "sessionCount": 3,
+    }
+    assert [view["health"] for view in told] == ["healthy", "none", "unreachable", "stopped"]
+    assert [view["problem"] for view in told] == [None, None, "nothing answers", None]
+
+
+def test_workspaces_show_the_health_of_their_workers(
+    make_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.workspaces(views(make_workspace))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "STATE", "IMAGE", "WORKER", "SESSIONS", "CREATED"]
+    assert [line.split()[3:5] for line in lines[1:]] == [
+        ["healthy", "3"], ["none", "-"], ["unreachable", "-"], ["-", "-"],
+    ]  # fmt: skip
+
+
+def test_ready_json_has_exactly_the_promised_keys(
+    make_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    render.as_json(Ready(make_workspace(), WORKER))
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"workspace", "worker", "warning"}
+    assert set(told["worker"]) == {"address", "version", "digest", "sessionCount"}
+
+
+def test_json_with_half_a_character_in_it_can_be_printed_and_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    render.as_json({"title": "x\ud83d"})
+    said = capsys.readouterr().out
+    said.encode()
+    assert json.loads(said) == {"title": "x\ud83d"}
+
+
+def test_nothing_is_lost_where_nobody_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    with pytest.raises(UsageError, match="nobody to ask"):
+        render.confirm("Remove demo", yes=False)
+    render.confirm("Remove demo", yes=True)

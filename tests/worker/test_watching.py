@@ -1,0 +1,274 @@
+"""Changes to files show without anybody asking for a refresh."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from perry.sessions.index import SessionIndex
+from perry.worker import watcher as watcher_module
+from perry.worker.watcher import Batch, Notifier, Watcher, native_notifier
+from tests.worker.running import ClaudeHome, WorkerProcess, eventually
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+SLOWER_THAN_EVENTS = 1.0  # s; sweeps come later than that, so what is faster came by an event
+
+Watching = tuple[SessionIndex, Watcher]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> ClaudeHome:
+    return ClaudeHome(tmp_path)
+
+
+@pytest.fixture
+def watch(home: ClaudeHome) -> Iterator[Callable[..., Watching]]:
+    started: list[Watcher] = []
+
+    def start(open_notifier: Callable[[Sequence[str]], Notifier] = native_notifier) -> Watching:
+        index = SessionIndex.of_home(home.home, {})
+        watcher = Watcher(index, open_notifier=open_notifier)
+        started.append(watcher)
+        watcher.start()
+        assert watcher.ready.wait(10)
+        return index, watcher
+
+    yield start
+    for watcher in started:
+        watcher.stop()
+
+
+def count(index: SessionIndex, session_id: str) -> int:
+    return {each.id: each.message_count for each in index.list()}.get(session_id, 0)
+
+
+def test_an_appended_line_shows_at_once(home: ClaudeHome, watch: Callable[..., Watching]) -> None:
+    path = home.session("one", session_id="mine")
+    index, _ = watch()
+    for expected in range(2, 8):
+        home.append(path, "more")
+        took = eventually(lambda n=expected: count(index, "mine") == n, "the line shows")  # type: ignore[misc] # mypy infers no type for a lambda's default
+        assert took < SLOWER_THAN_EVENTS
+
+
+def test_an_append_shows_over_http(tmp_path: Path) -> None:
+    home = ClaudeHome(tmp_path)
+    path = home.session("one", session_id="mine")
+    with WorkerProcess(tmp_path) as worker:
+        home.append(path, "two")
+        took = eventually(
+            lambda: worker.json("/sessions/mine")["session"]["messageCount"] == 2, "the line shows"
+        )
+    assert took < SLOWER_THAN_EVENTS
+
+
+def test_a_root_that_appears_later_is_watched(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    index, watcher = watch()
+    assert list(home.home.iterdir()) == []
+    path = home.session("one", session_id="mine")
+    eventually(lambda: count(index, "mine") == 1, "the first session shows")
+    home.append(path, "two")
+    took = eventually(lambda: count(index, "mine") == 2, "an append to it shows")
+    assert took < SLOWER_THAN_EVENTS
+    assert watcher.mode == "native"
+
+
+def test_a_root_that_is_replaced_is_watched_again(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    home.session("one", session_id="old")
+    index, _ = watch()
+    (home.home / ".claude").rename(home.home / ".claude-before")
+    eventually(lambda: index.list() == [], "the old sessions are forgotten")
+    path = home.session("one", session_id="new")
+    eventually(lambda: count(index, "new") == 1, "the new sessions show")
+    home.append(path, "two")
+    assert eventually(lambda: count(index, "new") == 2, "an append shows") < SLOWER_THAN_EVENTS
+
+
+def test_nothing_is_created_in_the_home(home: ClaudeHome, watch: Callable[..., Watching]) -> None:
+    index, _ = watch()
+    index.refresh()
+    assert list(home.home.iterdir()) == []
+
+
+def test_directories_that_nest_quickly_hide_nothing(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    home.projects.mkdir(parents=True)
+    index, _ = watch()
+    for number in range(300):
+        home.session("one", session_id=f"s{number}", project=f"-srv-{number}")
+    eventually(lambda: len(index.list()) == 300, "all 300 show", within=20)
+    assert {each.message_count for each in index.list()} == {1}
+
+
+def test_hundreds_of_files_changed_at_once_are_all_right_at_the_end(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    paths = [home.session("one", session_id=f"s{number}") for number in range(400)]
+    index, _ = watch()
+    for _ in range(3):
+        for path in paths:
+            home.append(path, "more")
+    for path in paths[:50]:
+        path.unlink()
+    eventually(lambda: len(index.list()) == 350, "the deleted are gone", within=20)
+    eventually(lambda: {s.message_count for s in index.list()} == {4}, "all are whole", within=20)
+
+
+def test_a_session_moved_away_is_gone_and_back_again(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    path = home.session("one", session_id="mine")
+    index, _ = watch()
+    away = home.home / "away.jsonl"
+    path.rename(away)
+    eventually(lambda: count(index, "mine") == 0, "it is gone")
+    away.rename(path)
+    eventually(lambda: count(index, "mine") == 1, "it is back")
+
+
+def test_a_directory_deleted_takes_its_sessions_along(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    path = home.session("one", session_id="mine", project="-srv-gone")
+    home.session("one", session_id="other")
+    index, _ = watch()
+    path.unlink()
+    path.parent.rmdir()
+    eventually(lambda: [each.id for each in index.list()] == ["other"], "only the other is left")
+
+
+def test_what_happens_during_the_first_scan_is_not_lost(home: ClaudeHome) -> None:
+    path = home.session("one", session_id="mine")
+
+    class SlowIndex(SessionIndex):
+        """Has its first scan disturbed after it looked."""
+
+        disturbed = False
+
+        def refresh(self) -> None:
+            super().refresh()
+            if not self.disturbed:
+                self.disturbed = True
+                home.append(path, "two")
+
+    index = SlowIndex.of_home(home.home, {})
+    watcher = Watcher(index)
+    watcher.start()
+    try:
+        took = eventually(lambda: count(index, "mine") == 2, "the line shows")
+    finally:
+        watcher.stop()
+    assert took < SLOWER_THAN_EVENTS
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        # as watchfiles words the kernel's ENOSPC for a watch and EMFILE for an instance
+        OSError('OS file watch limit reached. about ["/x"]'),
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error creating recommended watcher: Too many open files (os error 24)"),
+    ],
+)
+def test_without_a_notifier_it_polls_and_says_so(
+    home: ClaudeHome, watch: Callable[..., Watching], refusal: Exception
+) -> None:
+    def refuse(_: Sequence[str]) -> Notifier:
+        raise refusal
+
+    path = home.session("one", session_id="mine")
+    index, watcher = watch(refuse)
+    assert watcher.mode == "polling"
+    home.append(path, "two")
+    eventually(lambda: count(index, "mine") == 2, "polling finds it")
+
+
+def test_a_notifier_that_breaks_is_opened_again(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    opened: list[Notifier] = []
+
+    class Broken:
+        """Fails at once, as watchfiles does after an error in its own thread."""
+
+        def watch(self, *_: object) -> Batch | Literal["signal", "stop", "timeout"]:
+            raise RuntimeError("error in underlying watcher")
+
+        def close(self) -> None:
+            return
+
+    def break_once(paths: Sequence[str]) -> Notifier:
+        opened.append(native_notifier(paths) if opened else Broken())
+        return opened[-1]
+
+    path = home.session("one", session_id="mine")
+    index, watcher = watch(break_once)
+    eventually(lambda: len(opened) == 2, "it is opened again")
+    home.append(path, "two")
+    eventually(lambda: count(index, "mine") == 2, "an append shows")
+    assert watcher.mode == "native"
+
+
+def test_what_no_event_told_is_found_by_the_sweep(
+    home: ClaudeHome, watch: Callable[..., Watching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deaf:
+        """Tells of nothing, like a kernel whose queue overflowed."""
+
+        def watch(
+            self, _debounce: int, _step: int, timeout: int, stop: threading.Event | None
+        ) -> Literal["timeout"]:
+            assert stop is not None
+            stop.wait(timeout / 1000)
+            return "timeout"
+
+        def close(self) -> None:
+            return
+
+    monkeypatch.setattr(watcher_module, "SWEEP_WHEN_IDLE", 0.5)
+    path = home.session("one", session_id="mine")
+    index, _ = watch(lambda _: Deaf())
+    home.append(path, "two")
+    eventually(lambda: count(index, "mine") == 2, "the sweep finds it")
+
+
+LIMITED = """
+import sys
+from pathlib import Path
+from perry.sessions.index import SessionIndex
+from perry.worker.watcher import Watcher
+watcher = Watcher(SessionIndex.of_home(Path(sys.argv[1]), {}))
+watcher.start()
+assert watcher.ready.wait(10)
+print(watcher.mode)
+"""
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_a_kernel_that_refuses_is_polled(home: ClaudeHome, limit: str) -> None:
+    home.session("one")
+    # A user namespace has limits of its own; where none can be made there is nothing to test with.
+    script = f'echo 0 > /proc/sys/user/{limit} && exec "$@"'
+    in_namespace = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
+    if subprocess.run([*in_namespace, "true"], check=False, capture_output=True).returncode:
+        return
+    done = subprocess.run(
+        [*in_namespace, sys.executable, "-c", LIMITED, str(home.home)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "polling\n"
