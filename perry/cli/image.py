@@ -31,10 +31,15 @@ def build() -> None:
 
     The first `perry workspace init` does it too, where the image is missing.
     """
-    from perry.workspace.image import build_images  # noqa: PLC0415  # loads only what is used
+    from perry.workspace.image import ensure_runtime, ensure_workspace_image  # noqa: PLC0415  # loads Docker
 
+    engine = connect_engine()
     try:
-        render.follow(build_images(connect_engine()))
+        for what, steps in (
+            ("workspace image", ensure_workspace_image(engine)),
+            ("bundle's runtime image", ensure_runtime(engine)),
+        ):
+            render.line(f"{what}: {render.follow(steps).id}")
     except KeyboardInterrupt:
         raise Interrupted(
             "Interrupted: the image isn't built yet; what was finished of it is kept.",

@@ -10,6 +10,7 @@ know what any command does.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from contextlib import contextmanager
@@ -114,10 +115,7 @@ def main(
 
 def run() -> NoReturn:
     """Run the command that `sys.argv` names and end the process with its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # A title may hold what the terminal's encoding can't say; that must not end the command.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    _prepare_streams()
     try:
         get_command(app)(prog_name="perry")
     except PerryError as error:
@@ -131,3 +129,15 @@ def print_error(error: PerryError) -> None:
     print(f"perry: {harmless(error.message)}", file=sys.stderr)  # the error boundary
     if error.hint:
         print(harmless(error.hint), file=sys.stderr)  # the error boundary
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams ones that every command can use."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        # Python gives None for a descriptor that was closed, as `perry … <&-` does.
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    for stream in (sys.stdout, sys.stderr):
+        # A title may hold what the terminal's encoding can't say; that must not end the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

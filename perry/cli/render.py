@@ -92,7 +92,12 @@ def confirm(question: str, *, yes: bool) -> None:
         )
     sys.stderr.write(f"{harmless(question)}? [y/N] ")
     sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        line(stream=sys.stderr)  # what is said next doesn't belong behind the question
+        raise
+    if answer.strip().lower() not in {"y", "yes"}:
         line("Nothing was changed.", stream=sys.stderr)
         raise typer.Exit(1)
 
@@ -367,6 +372,10 @@ def _below_home(directory: str, home: str) -> str:
     return directory
 
 
+CHILDREN = 10
+"""Sessions started by one that are listed at its head; `session list --children` has them all."""
+
+
 def session_head(found: Found, children: Sequence[Session]) -> None:
     """Show what a session is, and the sessions it started."""
     session, now = found.session, time.time()
@@ -387,8 +396,10 @@ def session_head(found: Found, children: Sequence[Session]) -> None:
     )
     if session.parent_id:
         line(styled(one_line(f"started by session {session.parent_id}"), DIM))
-    for child in children:
+    for child in children[:CHILDREN]:
         line(styled(one_line(f"started session {child.id}: {child.title}"), DIM))
+    if len(children) > CHILDREN:
+        line(styled(f"started {len(children) - CHILDREN} more sessions", DIM))
     if session.skipped_lines:
         warn(f"{counted(session.skipped_lines, 'line')} of its file could not be read")
 

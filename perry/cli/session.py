@@ -15,7 +15,7 @@ from perry.cli import render
 from perry.cli.connection import connect_manager
 from perry.cli.fleet import Fleet, Found, running
 from perry.cli.options import examples
-from perry.cli.text import counted, one_line
+from perry.cli.text import counted, one_line, shortened
 from perry.workspace import names
 
 if TYPE_CHECKING:
@@ -123,9 +123,10 @@ def show(
             and one.workspace.name == found.workspace.name
         ]
         render.session_head(found, children)
+        render.line()
         hidden = found.session.message_count - (limit or found.session.message_count)
         if hidden > 0:
-            render.line(f"\n({counted(hidden, 'earlier message')} left out by --limit)")
+            render.line(f"({counted(hidden, 'earlier message')} left out by --limit)\n")
         render.conversation(_messages(client, found, limit), full=full)
 
 
@@ -152,7 +153,7 @@ def delete(
     fleet = connect_fleet(workspace)
     found, _ = fleet.find(session_id, agent=agent)
     session = found.session
-    title, where = one_line(session.title), found.workspace.name
+    title, where = shortened(one_line(session.title), 40), found.workspace.name
     render.confirm(
         f"Delete session {one_line(session.id)} of {where}, '{title}',"
         f" {counted(session.message_count, 'message')}",

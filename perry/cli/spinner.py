@@ -25,7 +25,7 @@ class Spinner:
             console=self._console,
             transient=True,
         )
-        self._task = self._progress.add_task("")
+        self._task = self._progress.add_task("working")
         self._progress.start()
 
     def show(self, text: str) -> None:

@@ -202,7 +202,7 @@ def _raw(terminal: int) -> Iterator[None]:
     attributes = termios.tcgetattr(terminal)
     before = signal.signal(signal.SIGTERM, leave)
     try:
-        tty.setraw(terminal)
+        tty.setraw(terminal, termios.TCSADRAIN)  # what was typed ahead is kept
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, attributes)

@@ -48,8 +48,10 @@ class WorkerClient:
     """Asks one worker; a context manager that keeps its connection alive.
 
     `base_url` is like `http://172.17.0.2:7392`; `token` None is for a worker that wants none;
-    `workspace` is for error messages; `transport` is another way to it than TCP; `timeout` is how
-    many seconds it may be silent; `largest_answer` is in bytes.
+    `workspace` is for error messages; `timeout` is how many seconds the worker may be silent;
+    `largest_answer` is in bytes. `transport` is another way to it than TCP; one that doesn't hand
+    on httpcore's trace events has to end at the same worker for all its life, since the client
+    can't see its connections change.
     Every method may raise WorkerUnreachable, WorkerUntrusted or WorkerFailure.
     """
 

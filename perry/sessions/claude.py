@@ -1,9 +1,6 @@
 """Where Claude Code keeps its sessions, and how they are read, paged and deleted.
 
-One log file is one unit. It is read from where the last reading ended, unless it shrank, was
-replaced, or no longer ends there as it did. A last line without its newline counts if it is a
-whole record, and is tried again at every reading until its newline arrives; half a line counts as
-nothing, not even as skipped. What a record means stands in `claude_content.py`, what a log amounts
+One log file is one unit. What a record means stands in `claude_content.py`, what a log amounts
 to in `claude_log.py`; this module must not know either.
 """
 
@@ -12,35 +9,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from perry.errors import SessionNotFound
 from perry.sessions.claude_content import Record, messages_of
 from perry.sessions.claude_log import MAIN, Log, Thread
+from perry.sessions.jsonl import LogReading, read_log, read_page
 from perry.sessions.models import Message, Session
 from perry.sessions.records import Undecodable, decode, title_of
 from perry.sessions.source import Entry, Reading, Scan, Stale, distinct, shown
 
-_EDGE = 256  # bytes before the end that must still be there for a log to count as grown
 _FILE_NAME = re.compile(r"tool-results[/\\]+([A-Za-z0-9_-][A-Za-z0-9_.-]*\.txt)")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]+\Z")
-
-
-@dataclass(frozen=True)
-class LogReading(Reading):
-    """A reading of one log: `log` holds all whole lines, `shown` an unfinished last one too."""
-
-    log: Log | None = None
-    shown: Log | None = None
-    identity: tuple[int, int] = (0, 0)
-    stamp: tuple[int, int] = (0, 0)
-    edge: bytes = b""
 
 
 class ClaudeSource:
@@ -71,25 +55,20 @@ class ClaudeSource:
         parts = path.relative_to(self._projects).parts
         if self._is_log(parts):
             return frozenset({path})
-        if len(parts) > 2 and parts[2] == "tool-results":
-            return frozenset({self._projects / parts[0] / f"{parts[1]}.jsonl"})
+        match parts:
+            case (project, session, "tool-results", *_):
+                return frozenset({self._projects / project / f"{session}.jsonl"})
         return frozenset(self._logs(path, {})) if path.is_dir() else frozenset()
 
     def read(self, unit: Path, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading."""
-        old = before if isinstance(before, LogReading) else None
-        try:
-            status = unit.stat()
-            if not stat.S_ISREG(status.st_mode):
-                return _unreadable(unit, "not a regular file", old)
-            if old and old.log and (old.identity, old.stamp) == _fingerprint(status):
-                return old
-            with unit.open("rb") as file:
-                return self._read(unit, file, old)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            return _unreadable(unit, "a broken link", old) if unit.is_symlink() else _gone(error)
-        except OSError as error:
-            return _unreadable(unit, error.strerror or str(error), old)
+        is_child = True if self._is_child(unit) else None
+        return read_log(
+            unit,
+            before,
+            lambda: Log(stem=unit.stem, is_child=is_child),
+            lambda log, modified: _sessions(unit, log, modified),
+        )
 
     def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
         """Give sessions the summaries that stand in other logs, and every session its own id."""
@@ -103,18 +82,14 @@ class ClaudeSource:
 
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the records that hold these messages, and nothing else of the log."""
-        if not isinstance(reading, LogReading) or reading.shown is None:
+        log = _log_of(reading)
+        if log is None or not isinstance(reading, LogReading):
             raise Stale
-        results = _Results(entry.unit, reading.shown)
-        try:
-            with entry.unit.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if (status.st_dev, status.st_ino) != reading.identity:
-                    raise Stale
-                thread = reading.shown.threads[entry.key]
-                return list(_page(file, thread, results, start, stop))
-        except OSError as error:
-            raise Stale from error
+        results = _Results(entry.unit, log)
+        thread = log.threads[entry.key]
+        return read_page(
+            entry.unit, reading, thread, lambda line: _said(line, results), (start, stop)
+        )
 
     def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
         """Delete logs, their directories of side files, and the logs of their subagents."""
@@ -136,13 +111,13 @@ class ClaudeSource:
         return frozenset(units)
 
     def _is_log(self, parts: Sequence[str]) -> bool:
-        if not parts or not parts[-1].endswith(".jsonl"):
-            return False
-        return len(parts) == 2 or (len(parts) > 3 and parts[2] == "subagents")
+        match parts:
+            case (_, name) | (_, _, "subagents", *_, name):
+                return name.endswith(".jsonl")
+        return False
 
     def _logs(self, directory: Path, unreadable: dict[str, str]) -> Iterator[Path]:
         """Find the logs below a directory; links to directories are followed to projects only."""
-        depth = len(directory.relative_to(self._projects).parts)
         try:
             with os.scandir(directory) as listing:
                 children = list(listing)
@@ -156,70 +131,32 @@ class ClaudeSource:
             parts = path.relative_to(self._projects).parts
             if self._is_log(parts):
                 yield path
-            elif (len(parts) < 3 or parts[2] == "subagents") and path.is_dir():
-                if depth == 0 or not path.is_symlink():
-                    yield from self._logs(path, unreadable)
+            elif self._may_hold_logs(path, parts):
+                yield from self._logs(path, unreadable)
 
-    def _read(self, unit: Path, file: BinaryIO, old: LogReading | None) -> LogReading:
-        status = os.fstat(file.fileno())
-        identity, stamp = _fingerprint(status)
-        if old and old.log and _has_grown(file, status, old):
-            log = old.log
-        else:
-            in_place = self._is_child(unit)
-            log = Log(unit.stem, is_child=True if in_place else None)
-        whole, tail = _feed(file, log)
-        visible = whole if tail is None else tail
-        file.seek(max(0, whole.end - _EDGE))
-        edge = file.read(whole.end - file.tell())
-        reading = LogReading(
-            skipped_lines=visible.skipped,
-            log=whole,
-            shown=visible,
-            identity=identity,
-            stamp=stamp,
-            edge=edge,
-        )
-        sessions = _sessions(unit, visible, status.st_mtime_ns // 1_000_000)
-        return replace(reading, sessions=sessions)
+    def _may_hold_logs(self, path: Path, parts: Sequence[str]) -> bool:
+        match parts:
+            case (_,):
+                return path.is_dir()
+            case (_, _) | (_, _, "subagents", *_):
+                return path.is_dir() and not path.is_symlink()
+        return False
 
     def _is_child(self, unit: Path) -> bool:
-        parts = unit.relative_to(self._projects).parts
-        return len(parts) > 2 or parts[-1].startswith("agent-")
+        project = unit.relative_to(self._projects).parts[0]
+        return unit.parent != self._projects / project or unit.name.startswith("agent-")
 
 
-def _feed(file: BinaryIO, log: Log) -> tuple[Log, Log | None]:
-    """Take in what follows; the second state also has a whole record without its newline."""
-    file.seek(log.end)
-    for line in file:
-        if not line.endswith(b"\n"):
-            trial = log.copy()
-            return log, (trial if line.strip() and trial.take(line, log.end) else None)
-        log.feed(line, log.end)
-        log.end += len(line)
-    return log, None
+def _log_of(reading: Reading) -> Log | None:
+    visible = reading.visible if isinstance(reading, LogReading) else None
+    return visible if isinstance(visible, Log) else None
 
 
-def _has_grown(file: BinaryIO, status: os.stat_result, old: LogReading) -> bool:
-    identity, (size, _) = _fingerprint(status)
-    if old.log is None or old.identity != identity or size <= old.stamp[0]:
-        return False
-    file.seek(old.log.end - len(old.edge))
-    return file.read(len(old.edge)) == old.edge
-
-
-def _fingerprint(status: os.stat_result) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Tell which file it is, and its size and time of change."""
-    return (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
-
-
-def _gone(_error: OSError) -> None:
-    return None
-
-
-def _unreadable(unit: Path, reason: str, old: LogReading | None) -> LogReading:
-    reading = LogReading(unreadable={shown(unit): reason})
-    return old if old == reading else reading
+def _said(line: bytes, results: _Results) -> list[Message]:
+    try:
+        return messages_of(decode(line, Record), results)
+    except Undecodable as error:
+        raise Stale from error
 
 
 def _sessions(unit: Path, log: Log, modified: int) -> dict[str, Session]:
@@ -281,7 +218,7 @@ def _summary_titles(readings: Mapping[Path, Reading]) -> dict[Path, str]:
 
     A summary whose leaf stands nowhere belongs to the log that holds it.
     """
-    logs = {unit: r.shown for unit, r in readings.items() if isinstance(r, LogReading) and r.shown}
+    logs = {unit: log for unit, reading in readings.items() if (log := _log_of(reading))}
     abroad = {
         leaf: title
         for log in logs.values()
@@ -309,21 +246,6 @@ def _titled(entry: Entry, title: str | None) -> Entry:
     return replace(entry, session=session)
 
 
-def _page(
-    file: BinaryIO, thread: Thread, results: _Results, start: int, stop: int
-) -> Iterator[Message]:
-    for offset, first, count in thread.between(start, stop):
-        file.seek(offset)
-        try:
-            record = decode(file.readline(), Record)
-        except Undecodable as error:
-            raise Stale from error
-        messages = messages_of(record, results)
-        if len(messages) != count:
-            raise Stale
-        yield from messages[max(0, start - first) : stop - first]
-
-
 class _Results:
     """Finds the whole text of results that Claude Code stored beside the log."""
 
@@ -345,7 +267,7 @@ class _Results:
                 handle = os.open(
                     self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
                 )
-                with open(handle, "rb") as file:
+                with os.fdopen(handle, "rb") as file:
                     return file.read().decode("utf-8", "replace")
             except OSError:
                 continue  # the side file is gone or unreadable: the preview is what is left

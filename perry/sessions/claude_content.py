@@ -79,9 +79,7 @@ class Record(msgspec.Struct, rename="camel"):
     @property
     def body(self) -> Any:  # noqa: ANN401  (a string, a list, or whatever the log holds)
         """The content, inside the message or at the top; None where there is none."""
-        inner = self.message
-        if isinstance(inner, dict):
-            inner = inner.get("content")
+        inner = self.message.get("content") if isinstance(self.message, dict) else None
         return inner if inner is not None else self.content
 
 
@@ -97,23 +95,20 @@ def messages_of(record: Record, whole: WholeResult | None = None) -> list[Messag
 
     `whole` fetches results that the log only previews; counting does without.
     """
-    if record.is_meta is True:
-        return []
     stamp = iso(record.timestamp)
-    if record.is_summary:
-        text = _plain(record.body)
-        return [Message("system", text, stamp)] if text.strip() else []
-    if record.kind in ("user", "assistant"):
-        speaker: MessageType = "user" if record.kind == "user" else "assistant"
-        return [m for block in _blocks(record.body) for m in _message(block, speaker, stamp, whole)]
-    if record.kind == "tool_result":
-        return [_result(_old_result(record), stamp, whole)]
-    if record.kind == "tool_use":
-        block = {"id": _old_id(record), "name": record.name, "input": record.input}
-        return [_call(block, stamp)]
-    if record.kind == "system" and record.subtype == "local_command":
-        local = text_or_none(record.content)
-        return [Message("system", local, stamp)] if local else []
+    match "meta" if record.is_meta is True else "summary" if record.is_summary else record.kind:
+        case "summary":
+            return _said("system", _plain(record.body), stamp)
+        case "user" | "assistant" as speaker:
+            blocks = _blocks(record.body)
+            return [m for block in blocks for m in _message(block, speaker, stamp, whole)]
+        case "tool_result":
+            return [_result(_old_result(record), stamp, whole)]
+        case "tool_use":
+            call = {"id": _old_id(record), "name": record.name, "input": record.input}
+            return [_call(call, stamp)]
+        case "system" if record.subtype == "local_command" and isinstance(record.content, str):
+            return _said("system", record.content, stamp)
     return []
 
 
@@ -160,21 +155,24 @@ def _blocks(body: object) -> Iterator[dict[str, Any]]:
                 yield {"type": "text", "text": block}
 
 
+def _said(speaker: MessageType, text: str, stamp: str | None) -> list[Message]:
+    return [Message(speaker, text, stamp)] if text.strip() else []
+
+
 def _message(
     block: dict[str, Any], speaker: MessageType, stamp: str | None, whole: WholeResult | None
 ) -> list[Message]:
     kind = block.get("type")
     if kind == "thinking":
         thought = text_or_none(block.get("thinking")) or text_or_none(block.get("text"))
-        return [Message("thinking", thought, stamp)] if thought else []
+        return _said("thinking", thought or "", stamp)
     if kind == "redacted_thinking":
         return []
     if isinstance(kind, str) and kind.endswith("tool_use"):
         return [_call(block, stamp)]
     if isinstance(kind, str) and kind.endswith("tool_result"):
         return [_result(block, stamp, whole)]
-    text = _block_text(block)
-    return [Message(speaker, text, stamp)] if text.strip() else []
+    return _said(speaker, _block_text(block), stamp)
 
 
 def _call(block: dict[str, Any], stamp: str | None) -> Message:

@@ -8,9 +8,6 @@ files, or know where a log lies.
 
 from __future__ import annotations
 
-import copy
-from array import array
-from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from perry.sessions.claude_content import (
@@ -20,66 +17,34 @@ from perry.sessions.claude_content import (
     prompt_of,
     says_nothing_known,
 )
-from perry.sessions.records import Undecodable, decode, epoch, text_or_none
+from perry.sessions.jsonl import LineLog, Track
+from perry.sessions.records import Undecodable, decode, epoch, text_or_none, token_count
 
 MAIN = ""
 """The key of the thread that is the file's own session."""
 
 
 @dataclass
-class Thread:
-    """One session within a log: where its messages stand, and what describes it.
+class Thread(Track):
+    """One session within a log: where its messages stand, and what describes it."""
 
-    `offsets` are the bytes where records with messages begin, `ends` how many messages there are
-    up to and including each of them. Times are milliseconds since the epoch.
-    """
-
-    offsets: array[int] = field(default_factory=lambda: array("Q"))
-    ends: array[int] = field(default_factory=lambda: array("Q"))
     usage: dict[str, tuple[int, int]] = field(default_factory=dict)
     prompt: str | None = None
     command: str | None = None
-    started_at: int | None = None
-    last_activity: int | None = None
     directory: str | None = None
     branch: str | None = None
     model: str | None = None
 
-    @property
-    def total(self) -> int:
-        """The number of messages."""
-        return self.ends[-1] if self.ends else 0
-
-    def between(self, start: int, stop: int) -> list[tuple[int, int, int]]:
-        """Name the records that hold the messages from `start` up to `stop`.
-
-        Each is its byte offset, its first message's number, and how many messages it holds.
-        """
-        found = []
-        index = bisect_right(self.ends, start)
-        while index < len(self.ends) and start < stop:
-            first = self.ends[index - 1] if index else 0
-            if first >= stop:
-                break
-            found.append((self.offsets[index], first, self.ends[index] - first))
-            index += 1
-        return found
-
     def add(self, record: Record, offset: int, count: int) -> None:
         """Take in one record that holds `count` messages."""
         self._describe(record)
-        if count:
-            self.offsets.append(offset)
-            self.ends.append(self.total + count)
+        self.put(offset, count)
         if self.prompt is None:
             self.prompt = prompt_of(record)
             self.command = self.command or command_of(record)
 
     def _describe(self, record: Record) -> None:
-        moment = epoch(record.timestamp)
-        if moment is not None:
-            self.started_at = moment if self.started_at is None else self.started_at
-            self.last_activity = max(moment, self.last_activity or moment)
+        self.saw(epoch(record.timestamp))
         if self.directory is None:
             self.directory = text_or_none(record.cwd)
         if isinstance(record.git_branch, str):
@@ -93,24 +58,21 @@ class Thread:
         usage = message.get("usage")
         if not isinstance(usage, dict):
             return
-        tokens = [usage.get(name) for name in ("input_tokens", "output_tokens")]
-        sent, received = (t if isinstance(t, int) and t > 0 else 0 for t in tokens)
+        tokens = token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens"))
         key = message.get("id") or uuid
-        self.usage[key if isinstance(key, str) else f"#{len(self.usage)}"] = (sent, received)
+        self.usage[key if isinstance(key, str) else f"#{len(self.usage)}"] = tokens
 
 
 @dataclass
-class Log:
-    """The state after the bytes up to `end`, which is the beginning of a line.
+class Log(LineLog):
+    """The state of a whole log.
 
     `is_child` says whether the whole file is a subagent's; None until a record tells.
     `summaries` are pairs of a leaf's uuid and a title.
     """
 
-    stem: str
+    stem: str = ""
     is_child: bool | None = None
-    end: int = 0
-    skipped: int = 0
     threads: dict[str, Thread] = field(default_factory=lambda: {MAIN: Thread()})
     seen: set[str] = field(default_factory=set)
     chains: dict[str, str] = field(default_factory=dict)
@@ -118,15 +80,6 @@ class Log:
     custom_title: str | None = None
     ai_title: str | None = None
     summaries: list[tuple[str, str]] = field(default_factory=list)
-
-    def copy(self) -> Log:
-        """Copy the state, so that a line which may yet change can be tried on it."""
-        return copy.deepcopy(self)
-
-    def feed(self, line: bytes, offset: int) -> None:
-        """Take in one whole line that begins at byte `offset`."""
-        if line.strip() and not self.take(line, offset):
-            self.skipped += 1
 
     def take(self, line: bytes, offset: int) -> bool:
         """Take in a line if it is a record; say whether it was."""
@@ -165,8 +118,8 @@ class Log:
         if agent is not None:
             key = f"agent-{agent}"
         else:
-            key = self.chains.get(record.parent_uuid) if record.parent_uuid else None
-            key = key or f"{self.stem}-sidechain-{len(self.threads)}"
+            parent = text_or_none(record.parent_uuid) or ""
+            key = self.chains.get(parent) or f"{self.stem}-sidechain-{len(self.threads)}"
         if isinstance(record.uuid, str):
             self.chains[record.uuid] = key
         return self.threads.setdefault(key, Thread())

@@ -22,6 +22,9 @@ from perry.sessions.source import Entry, Reading, Source, Stale, shown
 SOURCES: tuple[Callable[[Path, Mapping[str, str]], Source], ...] = (ClaudeSource, OpenCodeSource)
 """The readers: each makes a source from a home directory and an environment."""
 
+_DEFEATS = (
+    OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
 _ATTEMPTS = 5  # times that a page is tried while its files keep changing
 
 
@@ -122,14 +125,22 @@ class SessionIndex:
     def delete(self, session_id: str, *, agent: str | None = None) -> None:
         """Delete a session from the disk, with its children and side files.
 
-        Raises SessionNotFound.
+        Raises SessionNotFound, and SessionError where the files can't be deleted.
         """
         with self._reading:
             with self._lock:
                 source, entry = self._find(session_id, agent)
                 doomed = [entry, *self._descendants(source, entry)]
-            units = source.delete(doomed)
-            self._update(source, units | {entry.unit for entry in doomed})
+            try:
+                units = source.delete(doomed)
+            except OSError as error:
+                raise SessionError(
+                    f"Session {session_id} could not be deleted whole: {error}",
+                    hint="See that its files can be written, and delete it again.",
+                ) from error
+            finally:
+                self._update(source, {one.unit for one in doomed})
+            self._update(source, units)
 
     def skipped_lines(self) -> int:
         """Count the lines and files of all sessions that could not be parsed."""
@@ -159,7 +170,7 @@ class SessionIndex:
         return max(found, key=lambda pair: pair[1].session.last_activity)
 
     def _known(self, source: Source, changed: Iterable[Path]) -> set[Path]:
-        """Name the known units among changed paths, and below those that are or were directories."""
+        """Name the known units among changed paths, and below changed or deleted directories."""
         known = self._readings[source.agent]
         units = {path for path in changed if path in known}
         directories = {path for path in changed if path not in known and not path.is_file()}
@@ -211,6 +222,6 @@ class SessionIndex:
         """Read one unit; one that defeats its reader must not hide all the others."""
         try:
             return source.read(unit, before)
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        except _DEFEATS as error:
             failed = Reading(unreadable={shown(unit): f"{type(error).__name__}: {error}"})
             return before if before == failed else failed

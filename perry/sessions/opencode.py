@@ -59,7 +59,7 @@ class OpenCodeSource:
 
     def units_of(self, path: Path) -> frozenset[Path]:
         """Name the database or the session that a file belongs to; everything for a directory."""
-        database = path.with_name(path.name.removesuffix("-wal").removesuffix("-journal"))
+        database = path.parent / path.name.removesuffix("-wal").removesuffix("-journal")
         if self._is_database(database):
             return frozenset({database})
         if not path.is_relative_to(self._data):
@@ -133,7 +133,7 @@ def _infos(directory: Path, unreadable: dict[str, str]) -> list[Path]:
 def _owners(base: Path, kind: str, name: str, path: Path) -> Iterator[Path]:
     """Name the info files of the sessions that a path below `session`, `message`… belongs to."""
     old = base.name == "session"
-    if kind == "session" or kind == "info":
+    if kind in ("session", "info"):
         yield from [path] if path.suffix == ".json" else _infos(path, {})
         return
     if kind not in ("message", "part"):

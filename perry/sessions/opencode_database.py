@@ -9,23 +9,21 @@ layouts, or what a message's data mean.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from perry.errors import SessionError
+from perry.sessions.database import BUSY_SECONDS, Stamp, columns_of, opened, stamp_of
 from perry.sessions.models import Message
 from perry.sessions.opencode_parts import Info, Turn, messages_of, session_of, span, turn_of
-from perry.sessions.records import Undecodable, decode, epoch, text_or_none
+from perry.sessions.records import Undecodable, decode, epoch, text_or_none, token_count
 from perry.sessions.source import Reading, Stale, shown
 
-_BUSY_SECONDS = 5.0
-_COPIES = 3  # times that a copy is tried while its files keep changing
+_SETTLED_NS = 50_000_000  # what changed within this time may change again with the same times
 _KEYED = (
     ("part", "session_id"),
     ("message", "session_id"),
@@ -39,8 +37,6 @@ _KEYED = (
     ("session", "id"),
 )
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
-
 
 @dataclass(frozen=True)
 class DatabaseReading(Reading):
@@ -52,32 +48,19 @@ class DatabaseReading(Reading):
     stamp: Stamp = ()
 
 
-def stamp_of(path: Path) -> Stamp:
-    """Tell the database's and its WAL's identity, size and time of change; None where missing."""
-    return tuple(_stat(file) for file in (path, _beside(path, "-wal"), _beside(path, "-journal")))
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database for reading, leaving it and everything beside it as they are.
-
-    Raises sqlite3.Error or OSError where it can't be read.
-    """
-    with contextlib.ExitStack() as stack:
-        yield _connection(path, stack)
-
-
 def read_database(path: Path, before: Reading | None) -> DatabaseReading | None:
     """Read the sessions whose rows changed since the last reading; None where it is gone."""
     stamp = stamp_of(path)
     if stamp[0] is None:
         return None
+    newest = max(status[2] for status in stamp if status)
+    settled = abs(time.time_ns() - newest) > _SETTLED_NS
     old = before if isinstance(before, DatabaseReading) else None
     if old and old.stamp == stamp:
         return old
     try:
         with opened(path) as connection:
-            return _read(connection, path, old, stamp)
+            return _read(connection, path, old, stamp if settled else ())
     except (sqlite3.Error, OSError) as error:
         failed = DatabaseReading(unreadable={shown(path): str(error)}, stamp=stamp)
         return old if old == failed else failed
@@ -106,80 +89,27 @@ def database_page(path: Path, turns: list[Turn], start: int, stop: int) -> list[
 def delete_sessions(path: Path, ids: Iterable[str]) -> None:
     """Delete sessions with their messages, parts and events, in one transaction.
 
-    Raises sqlite3.Error.
+    Raises SessionError where the database can't be written.
     """
-    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
+    try:
+        _delete(path, tuple(ids))
+    except sqlite3.Error as error:
+        raise SessionError(
+            f"{shown(path)} could not be changed: {error}",
+            hint="Close the client that uses it, or free the disk, and delete it again.",
+        ) from error
+
+
+def _delete(path: Path, ids: tuple[str, ...]) -> None:
+    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
         connection.isolation_level = None
         connection.execute("BEGIN IMMEDIATE")
         for table, column in _KEYED:
-            if column in _columns(connection, table):
+            if column in columns_of(connection, table):
                 for identifier in ids:
                     statement = f'DELETE FROM "{table}" WHERE "{column}" = ?'  # noqa: S608  (constants)
                     connection.execute(statement, (identifier,))
         connection.execute("COMMIT")
-
-
-def _connection(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:
-    wal, memory = _beside(path, "-wal"), _beside(path, "-shm")
-    journal = _stat(_beside(path, "-journal"))
-    if memory.exists() and wal.exists():
-        with contextlib.suppress(sqlite3.OperationalError):  # no usable -shm: copy, below
-            # Without readonly_shm even a reader writes its marks into the file.
-            return _connected(f"{_uri(path)}?mode=ro&readonly_shm=1", stack)
-    elif not (_stat(wal) or (0, 0, 0))[1] and not (journal and journal[1]):
-        return _connected(f"{_uri(path)}?mode=ro&immutable=1", stack)
-    return _connected(_uri(_copied(path, stack)), stack)
-
-
-def _connected(uri: str, stack: contextlib.ExitStack) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    try:
-        connection.text_factory = lambda data: data.decode("utf-8", "replace")
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    stack.callback(connection.close)
-    return connection
-
-
-def _copied(path: Path, stack: contextlib.ExitStack) -> Path:
-    """Copy a database with its WAL into a directory that goes away with the stack."""
-    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perry-")))
-    copy = directory / "copy.db"
-    for _ in range(_COPIES):
-        before = stamp_of(path)
-        for suffix in ("", "-wal", "-journal"):
-            target = _beside(copy, suffix)
-            target.unlink(missing_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # not every database has them all
-                shutil.copyfile(_beside(path, suffix), target)
-        if stamp_of(path) == before:
-            break
-    return copy
-
-
-def _uri(path: Path) -> str:
-    return f"file:{quote(os.fsencode(path.absolute()))}"
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _stat(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None  # missing, or as good as missing: opening it will tell
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    return {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')}
 
 
 def _decoded(data: object) -> dict[str, Any] | None:
@@ -196,7 +126,7 @@ class _Table:
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         self._connection = connection
         self._name = name
-        self._columns = _columns(connection, name)
+        self._columns = columns_of(connection, name)
         known = [c for c in ("time_created", "id") if c in self._columns]
         self._order = ", ".join(known) or "rowid"
 
@@ -243,7 +173,7 @@ def _read(
 ) -> DatabaseReading:
     reading = DatabaseReading(sessions={}, stamp=stamp)
     sessions = {}
-    if not _columns(connection, "session"):
+    if not columns_of(connection, "session"):
         return reading
     messages, parts = _Table(connection, "message"), _Table(connection, "part")
     message_marks, part_marks = messages.marks(), parts.marks()
@@ -257,6 +187,8 @@ def _read(
             turns, skipped = _turns(messages, parts, key)
         reading.turns[key], reading.skipped[key] = turns, skipped
         sessions[key] = session_of(_info(row), turns, shown(path), skipped)
+    if old and not old.unreadable and old.marks == reading.marks:
+        return old
     return DatabaseReading(
         sessions=sessions,
         skipped_lines=sum(reading.skipped.values()),
@@ -291,5 +223,5 @@ def _info(row: tuple[Any, ...]) -> Info:
         created=epoch(created),
         updated=epoch(updated),
         model=text_or_none(named.get("id")) if named else None,
-        tokens=(int(sent or 0), int(received or 0)) if sent is not None else None,
+        tokens=(token_count(sent), token_count(received)) if sent is not None else None,
     )

@@ -40,7 +40,7 @@ class Place:
 
     @classmethod
     def of(cls, info: Path) -> Place:
-        """Tell from the info file: `session/info/<ses>.json` is 0.5, `session/<project>/` is 1.1."""
+        """Tell from the info file: it is in `session/info/` in 0.5, `session/<project>/` in 1.1."""
         session, base = info.stem, info.parent.parent
         if info.parent.name == "info":
             return cls(info, base / "message" / session, base / "part" / session)

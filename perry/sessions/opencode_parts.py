@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perry.sessions.models import Message, MessageType, Session
-from perry.sessions.records import epoch, iso, json_text, text_or_none, title_of
+from perry.sessions.records import epoch, iso, json_text, text_or_none, title_of, token_count
 
 _NO_TITLE = re.compile(r"(New|Child) session - \d{4}-\d\d-\d\dT[\d:.]+Z?\Z")
 _QUOTED = re.compile(r'"([^"]*)"\Z')
@@ -142,11 +142,7 @@ def _time(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokens(tokens: dict[str, Any]) -> tuple[int, int]:
-    sent, received = tokens.get("input"), tokens.get("output")
-    return (
-        int(sent) if isinstance(sent, int | float) else 0,
-        int(received) if isinstance(received, int | float) else 0,
-    )
+    return token_count(tokens.get("input")), token_count(tokens.get("output"))
 
 
 def _prompt(parts: list[dict[str, Any]]) -> str | None:

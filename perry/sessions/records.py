@@ -17,10 +17,11 @@ import msgspec
 T = TypeVar("T")
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_TOKENS = 2**48  # far more than any session uses: sums still fit into JSON's integers
 _MILLISECONDS = 100_000_000_000  # numbers above are milliseconds, below are seconds
 
 
-class Undecodable(ValueError):  # noqa: N818  (says what the bytes are)
+class Undecodable(ValueError):
     """Bytes that are no JSON of the wanted shape."""
 
 
@@ -46,7 +47,18 @@ def decode(data: bytes, shape: type[T]) -> T:
 
 def json_text(value: Any) -> str:  # noqa: ANN401  (any JSON value)
     """Write a decoded value as JSON text."""
-    return msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.encode(value).decode()
+    except (OverflowError, RecursionError):
+        # Numbers of more than 64 bits, which msgspec reads and doesn't write.
+        return json.dumps(value, ensure_ascii=False)
+
+
+def token_count(value: object) -> int:
+    """Read a number of tokens; what is no sensible number counts as 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 <= value < _TOKENS else 0
 
 
 def iso(timestamp: object) -> str | None:

@@ -19,7 +19,7 @@ import msgspec
 from perry.sessions.models import Message, Session
 
 
-class Stale(Exception):  # noqa: N818  (a state of the reading, not a failure of the program)
+class Stale(Exception):
     """What is on disk no longer fits the reading: read the unit again, from the start."""
 
 

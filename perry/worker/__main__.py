@@ -18,10 +18,11 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--check"]:
         return _check()
     said_to = os.dup(2)
-    log_to(log_path(os.environ))
+    log = log_path(os.environ)
+    log_file = log if log_to(log) else None
     _name_process()
     try:
-        return _serve(arguments)
+        return _serve(arguments, log_file)
     except Exception as error:  # noqa: BLE001 - the last resort: it is reported, and the process ends
         import traceback  # noqa: PLC0415 - only needed here
 
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
         return 1 if code is None else int(code)
 
 
-def _serve(arguments: list[str]) -> int:
+def _serve(arguments: list[str], log_file: str | None) -> int:
     import argparse  # noqa: PLC0415 - after the log is open
 
     from perry.protocol import WORKER_PORT  # noqa: PLC0415 - as above
@@ -43,7 +44,8 @@ def _serve(arguments: list[str]) -> int:
     parser.add_argument("--host")
     parser.add_argument("--port", type=int, default=WORKER_PORT)
     options = parser.parse_args(arguments)
-    run(WorkerConfig.from_environment(os.environ, host=options.host, port=options.port))
+    config = WorkerConfig.from_environment(os.environ, host=options.host, port=options.port)
+    run(config, log_file=log_file)
 
 
 def _check() -> int:

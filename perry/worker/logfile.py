@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-LARGEST = 1024 * 1024  # bytes; a larger log is moved to `.1` at the next start
+LARGEST = 1024 * 1024  # bytes; a larger log is moved to `.1`
 
 
 def log_path(environ: os._Environ[str] | dict[str, str]) -> str:
@@ -24,12 +24,14 @@ def log_path(environ: os._Environ[str] | dict[str, str]) -> str:
 def log_to(path: str) -> bool:
     """Send stdout and stderr of this process to the file, made with its directories for this user.
 
+    A large file is moved to `.1` first.
     Returns False, and leaves both as they are, where the file can't be written.
     """
     try:
         _make_directories(os.path.dirname(path))  # noqa: PTH120 - as above
-        _rotate(path)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        if is_large(path):
+            os.replace(path, path + ".1")  # noqa: PTH105 - as above
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         descriptor = os.open(path, flags, 0o600)
     except OSError:
         return False  # a read-only or full home: logging is not worth failing for
@@ -37,6 +39,15 @@ def log_to(path: str) -> bool:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     return True
+
+
+def is_large(path: str) -> bool:
+    """Tell whether the log has to be moved aside."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False  # not there, or out of reach: nothing to move
+    return stat.S_ISREG(found.st_mode) and found.st_size > LARGEST
 
 
 def _make_directories(directory: str) -> None:
@@ -47,12 +58,3 @@ def _make_directories(directory: str) -> None:
         os.mkdir(directory, 0o700)  # noqa: PTH102 - as above
     except FileExistsError:
         return  # another worker was faster
-
-
-def _rotate(path: str) -> None:
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if stat.S_ISREG(found.st_mode) and found.st_size > LARGEST:
-        os.replace(path, path + ".1")  # noqa: PTH105 - as above

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import uvicorn
 
@@ -21,6 +21,7 @@ from perry.errors import PerryError, UsageError
 from perry.sessions.index import SessionIndex
 from perry.worker.app import create_app
 from perry.worker.config import EVERYWHERE
+from perry.worker.logfile import is_large, log_to
 from perry.worker.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -32,15 +33,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GRACE = 0.4  # s for requests in flight; uvicorn needs up to 0.2 s around it, and 1 s is promised
+BACKLOG = 512
 KEEP_ALIVE = 75  # s; longer than clients keep idle connections, so that they close first
 
 
-def run(config: WorkerConfig) -> NoReturn:
+def run(config: WorkerConfig, *, log_file: str | None = None) -> NoReturn:
     """Serve until SIGTERM or SIGINT, then end the process at once with exit code 0.
 
     For a process that is a worker and nothing else: threads that still read files don't delay its
-    end. Raises what `serve` raises.
+    end. `log_file` is where stderr goes, and is kept from growing without bound.
+    Raises what `serve` raises.
     """
+    if log_file is not None:
+        _log_through(BoundedLog(log_file))
     serve(config)
     logging.shutdown()
     sys.stdout.flush()
@@ -54,9 +59,7 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
     `on_listening` is called with the base URL once the port is bound.
     Raises PerryError where the port is taken or the host isn't one of this machine.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    _log_through(logging.StreamHandler())  # does nothing where somebody has set logging up
     with listen(config.host, config.port) as listener:
         url = _url(config.host, listener)
         log.info("listening on %s for the sessions of %s", url, config.home)
@@ -89,6 +92,28 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
     log.info("ended")
 
 
+class BoundedLog(logging.StreamHandler[TextIO]):
+    """Logs to stderr, and moves the file behind it aside when it has grown large."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        if is_large(self._path):
+            log_to(self._path)
+        super().emit(record)
+
+
+def _log_through(handler: logging.Handler) -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[handler],
+    )
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Bind and listen; `::` means every address of both families.
 
@@ -96,23 +121,28 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         if host == EVERYWHERE:
-            return _listen_everywhere(port)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=512)
+            listener = _listen_everywhere(port)
+        else:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise _cannot_listen(host, port, error) from error
+    # Handed down to each connection. asyncio only does it for sockets made with IPPROTO_TCP named,
+    # and without it the body of an answer waits 40 ms for the acknowledgement of its head.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _listen_everywhere(port: int) -> socket.socket:
     try:
         return socket.create_server(
-            (EVERYWHERE, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512
+            (EVERYWHERE, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
         )
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             raise
         # A kernel without IPv6 says so in one of several ways; IPv4 is enough then.
-        return socket.create_server(("0.0.0.0", port), backlog=512)  # noqa: S104 - only with a token
+        return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104 - only with a token
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> PerryError:

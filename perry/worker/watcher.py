@@ -133,7 +133,12 @@ class Watcher:
         self.ready.set()
         log.info("first scan took %.3f s, watching: %s", self._sweep_took, self.mode)
         while not self._stop.is_set():
-            self._turn()
+            try:
+                self._turn()
+            except Exception:
+                # A watcher that has died would leave the sessions as they are, unnoticed.
+                log.exception("watching failed and goes on in %g s", RETRY_SCAN)
+                self._stop.wait(RETRY_SCAN)
         self._close()
 
     def _turn(self) -> None:

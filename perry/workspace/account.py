@@ -7,8 +7,12 @@ API beyond reading a file.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import platformdirs
 
 from perry.workspace.engine import Engine, Image
 
@@ -16,8 +20,7 @@ _NO_HOMES = ("/", "/nonexistent", "/dev/null", "/proc", "/sys", "/var/empty")
 """Homes that passwd files name for users who have none."""
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """A user of an image: numeric ids and home.
 
     `owns_home` says that the image has that home and that it is the user's, so that a fresh volume
@@ -33,8 +36,22 @@ class Account:
 def read_account(engine: Engine, image: Image) -> Account:
     """Return the account of an image's default user.
 
-    Looks into a container made for it, never started, and removed at once.
+    The first time it looks into a container made for that, never started, and removed at once.
+    An image's id names its content, so the answer is cached for good.
     """
+    cache = _cache_file(image)
+    try:
+        return msgspec.json.decode(cache.read_bytes(), type=Account)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        account = _look_into(engine, image)  # not looked at yet, or cached by another perry
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    draft = cache.with_name(f".{cache.name}-{secrets.token_hex(4)}")
+    draft.write_bytes(msgspec.json.encode(account))
+    draft.replace(cache)
+    return account
+
+
+def _look_into(engine: Engine, image: Image) -> Account:
     probe = engine.create_container(
         f"perry-probe-{secrets.token_hex(6)}", image.id, entrypoint=["/probe"]
     )
@@ -65,6 +82,11 @@ def account_in(passwd: str, user: str) -> tuple[int, int, str]:
     uid = int(wanted) if wanted.isdigit() else 0
     gid = int(group) if group.isdigit() else 0
     return uid, gid, _real_home("", uid)
+
+
+def _cache_file(image: Image) -> Path:
+    name = hashlib.sha256(f"{image.id} {image.user}".encode()).hexdigest()[:32]
+    return Path(platformdirs.user_cache_dir("perry"), "accounts", f"{name}.json")
 
 
 def _real_home(home: str, uid: int) -> str:

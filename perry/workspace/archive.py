@@ -30,11 +30,11 @@ def pack(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def ownership(uid: int, gid: int, mode: int) -> bytes:
-    """Make a tar that, unpacked in a directory, gives that directory to a user."""
+def directory(path: str, uid: int, gid: int, mode: int) -> bytes:
+    """Make a tar of one empty directory that belongs to a user."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        entry = _entry("./", tarfile.DIRTYPE, mode)
+        entry = _entry(path, tarfile.DIRTYPE, mode)
         entry.uid, entry.gid = uid, gid
         tar.addfile(entry)
     return buffer.getvalue()

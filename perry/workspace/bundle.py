@@ -24,7 +24,7 @@ from typing import Any
 import perry
 from perry.errors import BuildError, EngineFailure
 from perry.workspace import archive, image, names
-from perry.workspace.engine import Container, Engine
+from perry.workspace.engine import CONFLICT, Container, Engine
 from perry.workspace.models import Step
 
 LABEL = "perry.bundle"
@@ -45,7 +45,9 @@ _BOOT = (
     "import sys; sys.path[:0] = sys.argv[1:3]; del sys.argv[1:3]; "
     "from perry.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
 )
-_ABANDONED = timedelta(minutes=10)
+UNUSED_FOR = timedelta(minutes=10)
+"""How old a bundle must be before it counts as one that nobody runs any more."""
+
 _LAYER = re.compile(r"/opt/perry/layers/((?:runtime|code)-[0-9a-f]{12})")
 
 
@@ -92,32 +94,36 @@ def ensure_bundle(engine: Engine) -> Generator[Step, None, Bundle]:
     """
     runtime = yield from image.ensure_runtime(engine)
     bundle = Bundle(f"runtime-{runtime.id.removeprefix('sha256:')[:12]}", f"code-{code_digest()}")
-    if not _is_complete(engine, bundle):
+    if not is_complete(engine, bundle):
         yield Step("bundle", "progress", "filling the engine's bundle volume")
-        _fill(engine, bundle, runtime.id, keep=running_layers(engine))
+        _fill(engine, bundle, runtime.id)
     return bundle
 
 
 def is_complete(engine: Engine, bundle: Bundle) -> bool:
     """Tell whether the engine holds both layers whole."""
-    return _is_complete(engine, bundle)
+    return engine.get_container(bundle.keeper) is not None
 
 
-def prune(engine: Engine, bundle: Bundle) -> None:
+def prune(engine: Engine, bundle: Bundle, *, unused_for: timedelta = UNUSED_FOR) -> None:
     """Remove the layers of other bundles that no worker runs any more.
 
-    Their keepers go first, so that another perry sees the layers missing before they are.
+    What was filled a moment ago may be about to run. Keepers go first, so that another perry sees
+    that layers are missing before they are.
     """
     running = running_layers(engine)
-    others = [keeper for keeper in _keepers(engine) if keeper.name != bundle.keeper]
-    unused = [keeper for keeper in others if not set(_layers_of(keeper)) <= running]
-    if not unused:
-        return
+    unused = [
+        keeper
+        for keeper in _keepers(engine)
+        if keeper.name != bundle.keeper
+        and not set(_layers_of(keeper)) <= running
+        and _age(keeper) > unused_for
+    ]
     for keeper in unused:
         engine.remove_container(keeper.id)
     current = engine.get_container(bundle.keeper)
-    if current is not None:
-        _fill(engine, bundle, current.image_id, keep=running)
+    if unused and current is not None:
+        _fill(engine, bundle, current.image_id)
 
 
 def running_layers(engine: Engine) -> set[str]:
@@ -156,10 +162,6 @@ def keeper_for_key(engine: Engine, bundle: Bundle) -> Container:
     return keeper
 
 
-def _is_complete(engine: Engine, bundle: Bundle) -> bool:
-    return engine.get_container(bundle.keeper) is not None
-
-
 def _keepers(engine: Engine) -> list[Container]:
     found = engine.list_containers(LABEL)
     return [container for container in found if container.name.startswith("perry-bundle-")]
@@ -170,20 +172,29 @@ def _layers_of(keeper: Container) -> tuple[str, str]:
     return f"runtime-{runtime}", f"code-{code}"
 
 
-def _fill(engine: Engine, bundle: Bundle, runtime_image: str, *, keep: Iterable[str]) -> None:
-    """Run a filler to its end; what it filled counts only once it has its keeper's name."""
+def _age(container: Container) -> timedelta:
+    created = datetime.fromisoformat(container.created_at[:19]).replace(tzinfo=UTC)
+    return datetime.now(UTC) - created
+
+
+def _fill(engine: Engine, bundle: Bundle, runtime_image: str) -> None:
+    """Run a filler to its end; what it filled counts only once it has its keeper's name.
+
+    It keeps the layers that any keeper vouches for, and sweeps away all others.
+    """
     _remove_abandoned(engine)
     engine.create_volume(VOLUME, {LABEL: ""})
     engine.create_volume(KEY_VOLUME, {KEY_LABEL: ""})
-    filler = _create_filler(engine, bundle, runtime_image, keep)
+    kept = {layer for keeper in _keepers(engine) for layer in _layers_of(keeper)}
+    filler = _create_filler(engine, bundle, runtime_image, kept)
     try:
         engine.write_archive(filler, "/", _filler_files())
         _run_filler(engine, filler)
-        kept = engine.rename_container(filler, bundle.keeper)
+        is_keeper = engine.rename_container(filler, bundle.keeper)
     except BaseException:
         engine.remove_container(filler)
         raise
-    if not kept:
+    if not is_keeper:
         engine.remove_container(filler)
 
 
@@ -225,10 +236,9 @@ def _remove_abandoned(engine: Engine) -> None:
     for container in engine.list_containers(LABEL):
         if container.is_running or not container.name.startswith("perry-fill-"):
             continue
-        created = datetime.fromisoformat(container.created_at[:19]).replace(tzinfo=UTC)
-        if datetime.now(UTC) - created > _ABANDONED:
+        if _age(container) > UNUSED_FOR:
             try:
                 engine.remove_container(container.id)
             except EngineFailure as failure:
-                if failure.status != 409:  # noqa: PLR2004 - another perry is removing it
+                if failure.status != CONFLICT:  # then another perry is removing it
                     raise

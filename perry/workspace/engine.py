@@ -26,8 +26,8 @@ from perry.workspace import archive
 TIMEOUT = 60
 """Seconds that one call to the engine may take without answering a byte."""
 
-_NOT_FOUND = 404
-_CONFLICT = 409
+CONFLICT = 409
+"""The engine's status where a name is taken, or something is in use."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class Engine:
             with _translated():
                 self._api.rename(container_id, name)
         except EngineFailure as failure:
-            if failure.status == _CONFLICT:
+            if failure.status == CONFLICT:
                 return False
             raise
         return True

@@ -93,6 +93,11 @@ def workspace_reference() -> str:
     return f"{WORKSPACE_REPOSITORY}:{recipe_digest()}"
 
 
+def runtime_reference() -> str:
+    """Return the name of the image that holds this perry's runtime layer."""
+    return f"{RUNTIME_REPOSITORY}:{recipe_digest()}"
+
+
 @cache
 def recipe() -> Path:
     """Return the folder with the images' recipe: inside the package, or beside it in a checkout."""

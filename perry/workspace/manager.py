@@ -19,10 +19,11 @@ from perry.errors import (
     WorkspaceNotFound,
     WorkspaceNotRunning,
 )
-from perry.workspace import archive, bundle, clone, image, names, options
+from perry.workspace import bundle, clone, image, names, options
 from perry.workspace.account import Account, read_account
-from perry.workspace.engine import Container, Engine
+from perry.workspace.engine import CONFLICT, Container, Engine
 from perry.workspace.exec_session import ExecSession
+from perry.workspace.home import ensure_home
 from perry.workspace.models import (
     Installed,
     Ready,
@@ -34,14 +35,13 @@ from perry.workspace.models import (
 )
 from perry.workspace.progress import at_once, timed
 from perry.workspace.supervisor import Supervisor
+from perry.workspace.wait import wait_for_container
 
 STOP_TIMEOUT = 10
 """Seconds that a workspace's own command may take to end."""
 
 PORT_TAKEN = ("port is already allocated", "address already in use")
 """The engine's words where a published port can't be had; its status is a plain 500."""
-
-CONFLICT = 409
 
 
 class WorkspaceManager:
@@ -70,12 +70,12 @@ class WorkspaceManager:
         yield from timed("bundle", self._supervisor.ensure_bundle(), lambda it: it.digest)
         account = read_account(self._engine, found)
         with ExitStack() as undo:
-            volume = at_once(lambda: self._ensure_volume(spec.name, undo))
-            yield from timed("volume", volume, lambda it: f"{it} at {account.home}")
+            home = at_once(lambda: self._ensure_home(spec.name, account, undo))
+            yield from timed("volume", home, lambda it: f"{it} at {account.home}")
             created = at_once(lambda: self._create(spec, account, undo))
             container = yield from timed("container", created, lambda it: it.name)
             made = container
-            started = at_once(lambda: self._start(made, account))
+            started = at_once(lambda: self._start(made))
             container = yield from timed("start", started, lambda it: " ".join(it.addresses))
             undo.pop_all()
         return (yield from self._serve(container, spec.clone, fresh=True))
@@ -150,6 +150,10 @@ class WorkspaceManager:
         if not container.is_running:
             raise _not_running(workspace.name, container.state)
         return self._supervisor.connect(container, workspace)
+
+    def token(self, workspace: Workspace) -> str:
+        """Return the token that opens the workspace's worker."""
+        return self._supervisor.token(workspace.container_id)
 
     def worker_log(self, name: str) -> str:
         """Return what the workspace's worker logged; empty where it never ran."""
@@ -237,18 +241,9 @@ class WorkspaceManager:
             yield from timed("clone", cloned, str)
         return Ready(workspace, worker, warning)
 
-    def _ensure_volume(self, name: str, undo: ExitStack) -> str:
-        label, volume = f"{names.LABEL}={name}", names.home_volume(name)
-        if volume not in [it.name for it in self._engine.list_volumes(label)]:
-            created = self._engine.create_volume(volume, {names.LABEL: name})
-            if created.labels.get(names.LABEL) != name:
-                raise WorkspaceConflict(
-                    f"There is a volume '{volume}' that isn't perry's",
-                    hint="Choose another name for the workspace; perry leaves that volume alone.",
-                    workspace=name,
-                )
-            undo.callback(self._engine.remove_volume, volume)
-        return volume
+    def _ensure_home(self, name: str, account: Account, undo: ExitStack) -> str:
+        helper = image.runtime_reference()
+        return ensure_home(self._engine, name, account, helper_image=helper, undo=undo)
 
     def _create(self, spec: WorkspaceSpec, account: Account, undo: ExitStack) -> Container:
         """Create the container; where another perry was quicker, its container is the one."""
@@ -256,16 +251,15 @@ class WorkspaceManager:
         try:
             created = self._engine.create_container(names.container(spec.name), **settings)
         except EngineFailure as failure:
-            if failure.status == CONFLICT and self._find(spec.name) is not None:
-                return self._require(spec.name)
-            raise
+            if failure.status != CONFLICT:
+                raise
+            wait_for_container(self._engine, names.container(spec.name))
+            return self._require(spec.name)
         undo.callback(self._engine.remove_container, created)
         return self._require(spec.name)
 
-    def _start(self, container: Container, account: Account | None = None) -> Container:
+    def _start(self, container: Container) -> Container:
         name = container.labels[names.LABEL]
-        if container.state == "created":
-            self._own_home(container, account)
         try:
             if container.state == "paused":
                 self._engine.unpause_container(container.id)
@@ -280,15 +274,6 @@ class WorkspaceManager:
                 ) from failure
             raise
         return self._require(name)
-
-    def _own_home(self, container: Container, account: Account | None) -> None:
-        """Give a fresh home volume to the workspace's user, where the image didn't."""
-        if account is None:
-            found = self._engine.get_image(container.image_id)
-            account = None if found is None else read_account(self._engine, found)
-        if account is not None and account.uid != 0 and not account.owns_home:
-            owner = archive.ownership(account.uid, account.gid, 0o755)
-            self._engine.write_archive(container.id, account.home, owner)
 
     def _check_agreement(self, spec: WorkspaceSpec, container: Container) -> None:
         wanted = None if spec.image is None else self._engine.get_image(spec.image)

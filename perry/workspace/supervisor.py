@@ -19,7 +19,7 @@ from perry.workspace.address import worker_addresses
 from perry.workspace.bundle import Bundle
 from perry.workspace.engine import Container, Engine
 from perry.workspace.models import Step, Worker, Workspace
-from perry.workspace.progress import finish
+from perry.workspace.progress import at_once, finish, timed
 from perry.workspace.wait import HealthyWorker
 from perry.workspace.worker_process import WorkerProcess
 
@@ -61,18 +61,12 @@ class Supervisor:
         """
         wanted = yield from self.ensure_bundle()
         began = monotonic()
-        yield Step("worker", "begun")
         present = None if fresh else self.ask(container)
         if present is not None and present.digest == wanted.digest:
             yield Step("worker", "done", "runs already", monotonic() - began)
             return present
-        exec_id = self._launch(container, workspace, wanted, alone=fresh)
-        yield Step("worker", "done", wanted.digest, monotonic() - began)
-        began = monotonic()
-        yield Step("health", "begun")
-        client, worker = self._await(container, workspace, wanted, exec_id)
+        client, worker = yield from self._revive(container, workspace, alone=fresh)
         client.close()
-        yield Step("health", "done", worker.address, monotonic() - began)
         return worker
 
     def connect(self, container: Container, workspace: Workspace) -> WorkerClient:
@@ -82,10 +76,7 @@ class Supervisor:
         """
         found = self._reach(container)
         if found is None:
-            with self._lock:
-                wanted = finish(self.ensure_bundle())
-            exec_id = self._launch(container, workspace, wanted, alone=False)
-            found = self._await(container, workspace, wanted, exec_id)
+            found = finish(self._revive(container, workspace, alone=False))
         return found[0]
 
     def log(self, workspace: Workspace) -> str:
@@ -97,6 +88,13 @@ class Supervisor:
     def prune(self) -> None:
         """Remove the layers that no worker runs any more."""
         bundle.prune(self._engine, finish(self.ensure_bundle()))
+
+    def token(self, container_id: str) -> str:
+        """Return the token of a container's worker."""
+        with self._lock:
+            if self._key is None:
+                self._key = key.cached(self._engine) or self._read_key()
+            return key.token(self._key, container_id)
 
     def forget_key(self) -> None:
         """Drop what this user's cache knows of the engine's key."""
@@ -132,6 +130,33 @@ class Supervisor:
                 return client, _worker(address, health)
         return None
 
+    def _revive(
+        self, container: Container, workspace: Workspace, *, alone: bool
+    ) -> Generator[Step, None, tuple[WorkerClient, Worker]]:
+        """Start the worker and wait for it; once more where the layers vanished under it.
+
+        Another perry may drop layers that nobody ran, in the moment before they are.
+        """
+        with self._lock:
+            wanted = yield from self.ensure_bundle()
+        try:
+            return (yield from self._start(container, workspace, wanted, alone=alone))
+        except WorkerCannotRun:
+            if bundle.is_complete(self._engine, wanted):
+                raise
+        with self._lock:
+            self._bundle = None
+            wanted = yield from self.ensure_bundle()
+        return (yield from self._start(container, workspace, wanted, alone=False))
+
+    def _start(
+        self, container: Container, workspace: Workspace, wanted: Bundle, *, alone: bool
+    ) -> Generator[Step, None, tuple[WorkerClient, Worker]]:
+        launched = at_once(lambda: self._launch(container, workspace, wanted, alone=alone))
+        exec_id = yield from timed("worker", launched, lambda _: wanted.digest)
+        healthy = at_once(lambda: self._await(container, workspace, wanted, exec_id))
+        return (yield from timed("health", healthy, lambda found: found[1].address))
+
     def _launch(
         self, container: Container, workspace: Workspace, wanted: Bundle, *, alone: bool
     ) -> str:
@@ -143,7 +168,7 @@ class Supervisor:
                 workspace=workspace.name,
             )
         process = WorkerProcess(self._engine, container.id, wanted)
-        token = self._token(container)
+        token = self.token(container.id)
         try:
             if not alone:
                 process.stop()
@@ -191,16 +216,10 @@ class Supervisor:
     def _client(self, container: Container, address: str) -> WorkerClient:
         return WorkerClient(
             f"http://{address}",
-            self._token(container),
+            self.token(container.id),
             workspace=container.name.removeprefix("workspace-"),
             timeout=ASK_TIMEOUT,
         )
-
-    def _token(self, container: Container) -> str:
-        with self._lock:
-            if self._key is None:
-                self._key = key.cached(self._engine) or self._read_key()
-            return key.token(self._key, container.id)
 
     def _read_key(self) -> bytes:
         wanted = finish(self.ensure_bundle())

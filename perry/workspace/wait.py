@@ -16,13 +16,30 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from perry.client.worker_client import WorkerClient
 from perry.errors import WorkerCannotRun, WorkerError
 from perry.protocol import Health
-from perry.workspace.engine import Engine
+from perry.workspace.engine import Container, Engine
 
 TIMEOUT = 20.0
 """Seconds a worker may take from its start until its first scan is whole."""
 
 _INTERVAL = 0.01
 _LIVENESS_INTERVAL = 0.25
+_GRACE = 1.0
+"""Seconds to go on looking once the worker's process has ended: where two perrys start one at once,
+the second finds the port taken, and the first one's worker is the one to wait for."""
+
+
+def wait_for_container(engine: Engine, name: str, timeout: float = 10.0) -> Container | None:
+    """Return a container that another process is creating, once it can be inspected.
+
+    Its name is taken from the first moment on. None where it never comes to be.
+    """
+    looking = Retrying(
+        stop=stop_after_delay(timeout),
+        wait=wait_fixed(_INTERVAL),
+        retry=retry_if_result(lambda found: found is None),
+        retry_error_callback=lambda _: None,
+    )
+    return looking(engine.get_container, name)
 
 
 @dataclass
@@ -43,6 +60,7 @@ class HealthyWorker:
     timeout: float = TIMEOUT
     _last_seen: str = field(default="nothing answered", init=False)
     _next_liveness: float = field(default=0.0, init=False)
+    _give_up: float | None = field(default=None, init=False)
 
     def wait(self) -> tuple[str, Health]:
         """Return the address at which the worker is healthy, and its health.
@@ -81,7 +99,11 @@ class HealthyWorker:
 
     def _check_alive(self) -> None:
         code = self.engine.exec_exit_code(self.exec_id)
-        if code is not None:
+        if code is None:
+            return
+        if self._give_up is None:
+            self._give_up = time.monotonic() + _GRACE
+        elif time.monotonic() > self._give_up:
             raise self._failure(f"ended with exit code {code} before it was healthy")
 
     def _failure(self, what: str) -> WorkerCannotRun:

@@ -12,14 +12,19 @@ from perry.workspace.bundle import BUSYBOX, PROCESS_PREFIX, Bundle
 from perry.workspace.engine import Engine
 
 _STOP = """
-"$0" pkill -TERM -f "$1"
+workers() {
+  "$0" grep -l "$1" /proc/[0-9]*/cmdline 2>/dev/null | while IFS=/ read -r _ _ process _; do
+    echo "$process"
+  done
+}
 tries=0
-while "$0" pgrep -f "$1" >/dev/null && [ $tries -lt 40 ]; do
+signal=TERM
+while left=$(workers "$1") && [ -n "$left" ] && [ $tries -lt 50 ]; do
+  if [ $tries -eq 40 ]; then signal=KILL; fi
+  if [ $tries -eq 0 ] || [ $signal = KILL ]; then kill -$signal $left 2>/dev/null; fi
   "$0" sleep 0.05
   tries=$((tries + 1))
 done
-"$0" pkill -KILL -f "$1"
-exit 0
 """
 """Busybox's shell ends every worker: asked first, killed after two seconds."""
 

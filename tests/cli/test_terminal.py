@@ -25,7 +25,8 @@ def framed(stream: int, content: bytes) -> bytes:
 @given(st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=50))), st.integers(1, 20))
 def test_frames_come_out_whole_wherever_the_stream_is_cut(given_: FrameList, cut: int) -> None:
     stream = b"".join(framed(*frame) for frame in given_)
-    frames, got = Frames(), []
+    frames = Frames()
+    got: FrameList = []
     for start in range(0, len(stream), cut):
         got += frames.feed(stream[start : start + cut])
     assert got == given_
@@ -37,9 +38,11 @@ class Command:
     def __init__(self) -> None:
         self.socket, self.other = socket.socketpair()
         self.sizes: list[tuple[int, int]] = []
+        self.sized = threading.Event()
 
     def resize(self, rows: int, columns: int, /) -> None:
         self.sizes.append((rows, columns))
+        self.sized.set()
 
     def exit_code(self) -> int:
         return 7
@@ -111,6 +114,7 @@ def test_a_terminal_is_raw_meanwhile_sized_and_restored(
     seen: list[bytes] = []
 
     def play() -> None:
+        assert command.sized.wait(20)
         os.write(ours, b"\x03")
         seen.append(command.other.recv(10))
         seen.append(b"raw" if not termios.tcgetattr(terminal)[3] & termios.ECHO else b"cooked")

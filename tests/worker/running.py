@@ -17,7 +17,7 @@ import httpx
 from perry.protocol import DIGEST_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 TOKEN = "a-token-of-32-characters-or-more!"
@@ -75,7 +75,14 @@ def record(session_id: str, prompt: str) -> str:
 class WorkerProcess:
     """`python -m perry.worker` in a process of its own."""
 
-    def __init__(self, home: Path, *, token: str | None = TOKEN, port: int = 0) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        token: str | None = TOKEN,
+        port: int = 0,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.token = token
         self.log = home / ".cache" / "perry" / "worker.log"
         self.log.unlink(missing_ok=True)
@@ -83,7 +90,7 @@ class WorkerProcess:
         if token is not None:
             environ[TOKEN_VARIABLE] = token
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "perry.worker", "--port", str(port)], env=environ
+            [*prefix, sys.executable, "-m", "perry.worker", "--port", str(port)], env=environ
         )
         self.port = self._port()
         self.http = httpx.Client(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +35,23 @@ def python(*arguments: str, home: Path, **more: str) -> subprocess.CompletedProc
         timeout=20,
         check=False,
     )
+
+
+def ask_in_thread(worker: WorkerProcess, method: str, path: str) -> threading.Thread:
+    """Ask without waiting for the answer, on a connection of its own; returns once it is sent."""
+    connection = socket.create_connection(("127.0.0.1", worker.port))
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    connection.sendall(head.encode())
+
+    def read() -> None:
+        # The end of the worker may reset the connection: no answer either.
+        with connection, contextlib.suppress(ConnectionResetError):
+            while connection.recv(65536):
+                pass
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
 
 
 def test_the_worker_imports_nothing_of_the_hosts_side(tmp_path: Path) -> None:
@@ -94,8 +113,11 @@ def test_while_it_scans_it_says_so_and_can_be_ended(tmp_path: Path) -> None:
         refused = worker.http.get("/sessions")
         assert refused.status_code == 503
         assert refused.json().keys() == {"error"}
+        waiting = ask_in_thread(worker, "POST", "/refresh")  # waits for the scan
         assert worker.terminate() < 1
         assert worker.process.returncode == 0
+        waiting.join(5)
+        assert not waiting.is_alive()
     finally:
         worker.__exit__()
 
@@ -164,6 +186,15 @@ def test_a_large_log_is_moved_aside(tmp_path: Path) -> None:
     python("-m", "perry.worker", "--port", "99999", home=tmp_path)
     assert log.with_name("worker.log.1").stat().st_size == LARGEST + 1
     assert b"99999 is no port" in log.read_bytes()
+
+
+def test_a_log_that_grows_is_moved_aside_while_it_runs(tmp_path: Path) -> None:
+    with WorkerProcess(tmp_path) as worker:
+        with worker.log.open("ab") as file:
+            file.write(b"x" * LARGEST)
+        worker.terminate()
+        assert worker.log.with_name("worker.log.1").stat().st_size > LARGEST
+        assert "ended" in worker.log.read_text()
 
 
 def test_a_log_that_is_a_link_is_left_alone(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import sqlite3
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -22,6 +23,29 @@ if TYPE_CHECKING:
 SLOWER_THAN_EVENTS = 1.0  # s; sweeps come later than that, so what is faster came by an event
 
 Watching = tuple[SessionIndex, Watcher]
+
+
+OPENCODE = """
+CREATE TABLE session(id TEXT PRIMARY KEY, project_id TEXT, parent_id TEXT, slug TEXT,
+  directory TEXT, title TEXT, version TEXT, time_created INTEGER, time_updated INTEGER);
+CREATE TABLE message(id TEXT PRIMARY KEY, session_id TEXT, time_created INTEGER,
+  time_updated INTEGER, data TEXT);
+CREATE TABLE part(id TEXT PRIMARY KEY, message_id TEXT, session_id TEXT, time_created INTEGER,
+  time_updated INTEGER, data TEXT);
+INSERT INTO session VALUES ('ses_1', 'p', NULL, 's', '/srv/app', 'Title', '1.2', 1, 1);
+"""
+
+
+def say(agent: sqlite3.Connection, number: int) -> None:
+    """Write one prompt, as OpenCode does."""
+    agent.execute(
+        "INSERT INTO message VALUES (?, 'ses_1', ?, ?, ?)",
+        (f"msg_{number}", number, number, '{"role":"user"}'),
+    )
+    agent.execute(
+        "INSERT INTO part VALUES (?, ?, 'ses_1', ?, ?, ?)",
+        (f"prt_{number}", f"msg_{number}", number, number, '{"type":"text","text":"hello"}'),
+    )
 
 
 @pytest.fixture
@@ -67,6 +91,22 @@ def test_an_append_shows_over_http(tmp_path: Path) -> None:
         took = eventually(
             lambda: worker.json("/sessions/mine")["session"]["messageCount"] == 2, "the line shows"
         )
+    assert took < SLOWER_THAN_EVENTS
+
+
+def test_a_write_to_a_database_shows_at_once(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    data = home.home / ".local" / "share" / "opencode"
+    data.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(data / "opencode.db", isolation_level=None)) as agent:
+        agent.execute("PRAGMA journal_mode=WAL")
+        agent.executescript(OPENCODE)
+        say(agent, 1)
+        index, _ = watch()
+        assert count(index, "ses_1") == 1
+        say(agent, 2)
+        took = eventually(lambda: count(index, "ses_1") == 2, "the message shows")
     assert took < SLOWER_THAN_EVENTS
 
 
@@ -245,30 +285,18 @@ def test_what_no_event_told_is_found_by_the_sweep(
     eventually(lambda: count(index, "mine") == 2, "the sweep finds it")
 
 
-LIMITED = """
-import sys
-from pathlib import Path
-from perry.sessions.index import SessionIndex
-from perry.worker.watcher import Watcher
-watcher = Watcher(SessionIndex.of_home(Path(sys.argv[1]), {}))
-watcher.start()
-assert watcher.ready.wait(10)
-print(watcher.mode)
-"""
-
-
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
 def test_a_kernel_that_refuses_is_polled(home: ClaudeHome, limit: str) -> None:
-    home.session("one")
+    path = home.session("one", session_id="mine")
     # A user namespace has limits of its own; where none can be made there is nothing to test with.
     script = f'echo 0 > /proc/sys/user/{limit} && exec "$@"'
-    in_namespace = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
-    if subprocess.run([*in_namespace, "true"], check=False, capture_output=True).returncode:
+    prefix = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
+    if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
         return
-    done = subprocess.run(
-        [*in_namespace, sys.executable, "-c", LIMITED, str(home.home)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "polling\n"
+    with WorkerProcess(home.home, prefix=prefix) as worker:
+        assert worker.json("/health")["watch"] == "polling"
+        home.append(path, "two")
+        eventually(
+            lambda: worker.json("/sessions/mine")["session"]["messageCount"] == 2,
+            "polling finds it",
+        )

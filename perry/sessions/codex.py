@@ -1,0 +1,219 @@
+"""Where Codex keeps its sessions, and what one of its logs amounts to.
+
+One log file is one unit and one session; archiving moves the file. Names that users gave stand in
+files of their own, which are units without sessions. What a line means stands in
+`codex_content.py`, how names are read in `codex_titles.py`; this module must not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from perry.sessions.codex_content import Line, directory_of, messages_of, prompt_of
+from perry.sessions.codex_titles import NAMES_LOG, database_of, read_titles, titles_of
+from perry.sessions.jsonl import LineLog, LogReading, Track, read_log, read_page
+from perry.sessions.models import Message, Session
+from perry.sessions.records import (
+    Undecodable,
+    decode,
+    epoch,
+    text_or_none,
+    title_of,
+    token_count,
+)
+from perry.sessions.source import Entry, Reading, Scan, Stale, distinct, shown
+from perry.sessions.tree import files_below, placed
+
+_MAIN = ""
+_DEPTH = 3  # year, month and day
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
+
+
+@dataclass
+class CodexLog(LineLog):
+    """What has been read so far of one log; `is_described` once its first line was seen."""
+
+    track: Track = field(default_factory=Track)
+    is_described: bool = False
+    id: str | None = None
+    parent: str | None = None
+    directory: str | None = None
+    noted_directory: str | None = None
+    branch: str | None = None
+    prompt: str | None = None
+    model: str | None = None
+    tokens: tuple[int, int] | None = None
+
+    def take(self, line: bytes, offset: int) -> bool:
+        """Take in one line."""
+        try:
+            record = decode(line, Line)
+        except Undecodable:
+            return False
+        if not record.kind:
+            return False
+        self.track.put(offset, len(messages_of(record)))
+        self.track.saw(epoch(record.timestamp))
+        self.prompt = self.prompt or prompt_of(record)
+        self._describe(record)
+        return True
+
+    def _describe(self, record: Line) -> None:
+        match record.kind:
+            case "session_meta" if not self.is_described:
+                self._introduce(record)
+            case "turn_context":
+                self.model = text_or_none(record.body.get("model")) or self.model
+                self._note_directory(text_or_none(record.body.get("cwd")))
+            case "event_msg" if record.body.get("type") == "token_count":
+                self._count(record.body.get("info"))
+            case "response_item" if self.directory is None and self.noted_directory is None:
+                self._note_directory(directory_of(record))
+
+    def _introduce(self, record: Line) -> None:
+        """Take in the first line that describes a session: a fork copies its parent's below."""
+        meta = record.body
+        self.is_described = True
+        self.id = text_or_none(meta.get("id")) or text_or_none(meta.get("session_id"))
+        self.directory = text_or_none(meta.get("cwd"))
+        git = meta.get("git")
+        self.branch = text_or_none(git.get("branch")) if isinstance(git, dict) else None
+        self.parent = _spawner(meta.get("source"))
+        if self.track.started_at is None:
+            self.track.saw(epoch(meta.get("timestamp")))
+
+    def _note_directory(self, directory: str | None) -> None:
+        self.noted_directory = self.noted_directory or directory
+
+    def _count(self, info: object) -> None:
+        total = info.get("total_token_usage") if isinstance(info, dict) else None
+        if isinstance(total, dict):
+            sent = token_count(total.get("input_tokens"))
+            self.tokens = sent, token_count(total.get("output_tokens"))
+
+
+class CodexSource:
+    """Reads `sessions/YYYY/MM/DD/rollout-<time>-<uuid>.jsonl` and the archived ones."""
+
+    agent = "codex"
+
+    def __init__(self, home: Path, env: Mapping[str, str]) -> None:
+        self._base = placed(home, env.get("CODEX_HOME") or ".codex")
+        self._places = (self._base / "sessions", self._base / "archived_sessions")
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The directory that holds the logs and the names."""
+        return (self._base,)
+
+    def scan(self) -> Scan:
+        """Find every log, and the files with names."""
+        unreadable: dict[str, str] = {}
+        names = (path for path in files_below(self._base, 0, unreadable) if self._has_names(path))
+        logs = (unit for place in self._places for unit in self._logs(place, unreadable))
+        return Scan(frozenset([*names, *logs]), unreadable)
+
+    def units_of(self, path: Path) -> frozenset[Path]:
+        """Name the log or the file with names that changed, or all logs of a directory."""
+        if path.parent == self._base:
+            database = database_of(path)
+            if database is not None:
+                return frozenset({database})
+            if path.name == NAMES_LOG:
+                return frozenset({path})
+        if self._base.is_relative_to(path):
+            return self.scan().units
+        if not any(path.is_relative_to(place) for place in self._places):
+            return frozenset()
+        if path.is_dir():
+            return frozenset(self._logs(path, {}))
+        return frozenset({path}) if path.suffix == ".jsonl" else frozenset()
+
+    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+        """Read what was added to a log since the last reading, or the names."""
+        if self._has_names(unit):
+            return read_titles(unit, before)
+        return read_log(
+            unit, before, CodexLog, lambda log, modified: _sessions(unit, log, modified)
+        )
+
+    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
+        """Give sessions their names, and every session its own id."""
+        titles = titles_of(readings)
+        entries = []
+        for unit, reading in readings.items():
+            for key, session in reading.sessions.items():
+                entries.append(_titled(Entry(session, unit, key), titles.get(session.id)))
+        return distinct(entries)
+
+    def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
+        """Read the lines that hold these messages, and nothing else of the log."""
+        if not isinstance(reading, LogReading) or not isinstance(reading.visible, CodexLog):
+            raise Stale
+        return read_page(entry.unit, reading, reading.visible.track, _messages, (start, stop))
+
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+        """Delete the logs; the client drops the names of logs that are gone."""
+        units = frozenset(entry.unit for entry in doomed)
+        for unit in units:
+            unit.unlink(missing_ok=True)
+        return units
+
+    def _has_names(self, path: Path) -> bool:
+        return path.parent == self._base and (
+            path.name == NAMES_LOG or database_of(path) == path
+        )
+
+    def _logs(self, directory: Path, unreadable: dict[str, str]) -> Iterator[Path]:
+        for path in files_below(directory, _DEPTH, unreadable):
+            if path.suffix == ".jsonl":
+                yield path
+
+
+def _messages(line: bytes) -> list[Message]:
+    try:
+        return messages_of(decode(line, Line))
+    except Undecodable as error:
+        raise Stale from error
+
+
+def _spawner(source: object) -> str | None:
+    """Name the session whose agent started this one as a subagent."""
+    subagent = source.get("subagent") if isinstance(source, dict) else None
+    spawned = subagent.get("thread_spawn") if isinstance(subagent, dict) else None
+    return text_or_none(spawned.get("parent_thread_id")) if isinstance(spawned, dict) else None
+
+
+def _sessions(unit: Path, log: CodexLog, modified: int) -> dict[str, Session]:
+    named = _UUID.search(unit.stem)
+    identifier = log.id or (named.group() if named else shown(unit.stem))
+    track = log.track
+    session = Session(
+        id=identifier,
+        agent_type="codex",
+        title=title_of(log.prompt or identifier),
+        directory=log.directory or log.noted_directory or "",
+        file_path=shown(unit),
+        message_count=track.total,
+        first_prompt=log.prompt,
+        last_activity=modified if track.last_activity is None else track.last_activity,
+        git_branch=log.branch,
+        model=log.model,
+        started_at=track.started_at,
+        parent_id=log.parent if log.parent != identifier else None,
+        input_tokens=log.tokens[0] if log.tokens else None,
+        output_tokens=log.tokens[1] if log.tokens else None,
+        skipped_lines=log.skipped,
+    )
+    return {_MAIN: session}
+
+
+def _titled(entry: Entry, title: str | None) -> Entry:
+    if title is None:
+        return entry
+    return replace(entry, session=msgspec.structs.replace(entry.session, title=title_of(title)))

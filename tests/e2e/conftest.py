@@ -1,0 +1,110 @@
+"""Images and containers that perry doesn't make itself: made on the spot, removed by label."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import ImageNotFound
+from docker.models.images import Image
+
+from perry.workspace import bundle, image
+from perry.workspace.engine import Engine
+from perry.workspace.progress import finish
+
+os.environ["TESTCONTAINERS_RYUK_DISABLED"] = (
+    "true"  # its reaper is an image to pull; we clean up by label
+)
+
+LABEL = "perry.test"
+"""Marks every image, container and network of a test run that isn't perry's own."""
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[docker.DockerClient]:
+    """Docker itself; whatever carries the test label is removed at the end of the run."""
+    connected = docker.from_env()
+    yield connected
+    for container in connected.containers.list(all=True, filters={"label": LABEL}):
+        container.remove(force=True, v=True)
+    for network in connected.networks.list(filters={"label": LABEL}):
+        network.remove()
+
+
+@pytest.fixture(scope="session")
+def runtime_image(engine: Engine) -> str:
+    """The image of the bundle's runtime: its busybox is the static binary of the tests' images."""
+    finish(bundle.ensure_bundle(engine))
+    return f"{image.RUNTIME_REPOSITORY}:{image.recipe_digest()}"
+
+
+@pytest.fixture(scope="session")
+def workspace_image(engine: Engine) -> str:
+    """The default workspace image."""
+    finish(image.ensure_workspace_image(engine))
+    return image.workspace_reference()
+
+
+@pytest.fixture(scope="session")
+def build(client: docker.DockerClient) -> Callable[..., str]:
+    """Build an image from a Dockerfile and files, and return its name."""
+
+    def build_image(name: str, dockerfile: str, **files: str) -> str:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for path, text in {"Dockerfile": dockerfile, **files}.items():
+                entry = tarfile.TarInfo(path)
+                entry.size = len(text.encode())
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        buffer.seek(0)
+        tag = f"perry-test-{name}"
+        client.images.build(fileobj=buffer, custom_context=True, tag=tag, rm=True, forcerm=True)
+        return tag
+
+    return build_image
+
+
+@pytest.fixture(scope="session")
+def debian(
+    client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """Return an image of a Debian release: pulled, else made of Debian's packages."""
+
+    def release_image(release: str) -> str:
+        official, made = f"debian:{release}-slim", f"perry-test-debian:{release}"
+        for reference in (official, made):
+            if _present(client, reference):
+                return reference
+        try:
+            client.images.pull(official)
+        except docker.errors.APIError:
+            _bootstrap(client, release, tmp_path_factory.mktemp(release) / "base.tar")
+            return made
+        return official
+
+    return release_image
+
+
+def _present(client: docker.DockerClient, reference: str) -> Image | None:
+    try:
+        return client.images.get(reference)
+    except ImageNotFound:
+        return None
+
+
+def _bootstrap(client: docker.DockerClient, release: str, tar: Path) -> None:
+    assert shutil.which("mmdebstrap"), "no registry answers: apt-get install mmdebstrap"
+    subprocess.run(
+        ["mmdebstrap", "--variant=minbase", "--include=python3-minimal", release, str(tar)],
+        check=True,
+        capture_output=True,
+    )
+    with tar.open("rb") as file:
+        client.api.import_image_from_data(file, repository="perry-test-debian", tag=release)

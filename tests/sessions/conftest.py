@@ -1,0 +1,17 @@
+"""The homes that the session tests read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.sessions.homes import ClaudeHome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def claude(tmp_path: Path) -> ClaudeHome:
+    return ClaudeHome(tmp_path)
