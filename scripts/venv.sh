@@ -3,7 +3,7 @@
 # Killed at any point and run again, it goes on: the stamp is written last.
 set -eu
 cd "$(dirname "$0")/.."
-wanted=$(cat requirements/dev.txt pyproject.toml | cksum)
+wanted=$(cksum < requirements/dev.txt)
 if [ "$(cat .venv/complete 2>/dev/null || true)" = "$wanted" ]; then exit 0; fi
 
 python=
@@ -28,7 +28,8 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
   fi
 fi
 echo "Making the virtual environment .venv ($("$python" --version))"
-"$python" -m venv --clear .venv
+[ -e .venv/complete ] || rm -rf .venv
+"$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
   --requirement requirements/dev.txt
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \

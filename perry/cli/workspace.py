@@ -97,7 +97,7 @@ def init(
     Called again on a workspace that exists, it makes it right: starts what is stopped, replaces a
     worker that is not this perry's.
     """
-    chosen = names.validate(name) if name else names.from_directory(Path.cwd())
+    chosen = names.from_directory(Path.cwd()) if name is None else names.validate(name)
     spec = workspace_spec(
         chosen,
         os.environ,

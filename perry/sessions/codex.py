@@ -165,9 +165,7 @@ class CodexSource:
         return units
 
     def _has_names(self, path: Path) -> bool:
-        return path.parent == self._base and (
-            path.name == NAMES_LOG or database_of(path) == path
-        )
+        return path.parent == self._base and (path.name == NAMES_LOG or database_of(path) == path)
 
     def _logs(self, directory: Path, unreadable: dict[str, str]) -> Iterator[Path]:
         for path in files_below(directory, _DEPTH, unreadable):

@@ -21,7 +21,6 @@ INJECTED = ("<environment_context>", "# AGENTS.md", "<user_instructions>")
 """Beginnings of user texts that the client put in."""
 
 _NO_PROMPT = (
-    *INJECTED,
     "<user_shell_command>",
     "<turn_aborted>",
     "<subagent_notification>",
@@ -29,7 +28,7 @@ _NO_PROMPT = (
     "<image",
     "</image>",
 )
-_DIRECTORY = re.compile(r"<cwd>(.*?)</cwd>|^Current working directory: (.*)$", re.DOTALL | re.M)
+_DIRECTORY = re.compile(r"<cwd>(.*?)</cwd>|^Current working directory: ([^\n]*)", re.MULTILINE)
 _MEDIA = re.compile(r"data:([\w.+-]+/[\w.+-]+)")
 _WRAPPERS = ("session_meta", "event_msg", "turn_context", "compacted", "response_item")
 _SILENT = ("ghost_snapshot", "compaction", "compaction_summary", "context_compaction")

@@ -68,7 +68,7 @@ def read_titles(unit: Path, before: Reading | None) -> Reading | None:
 
 
 def titles_of(readings: Mapping[Path, Reading]) -> dict[str, str]:
-    """Settle each session's name: the newest database tells first, then older ones, then the log."""
+    """Settle each session's name: the newest database first, then older ones, then the log."""
     found = [(unit, r) for unit, r in readings.items() if isinstance(r, TitlesReading)]
     titles: dict[str, str] = {}
     for _, reading in sorted(found, key=lambda pair: _age(pair[0])):

@@ -15,11 +15,20 @@ from pathlib import Path
 
 from perry.errors import SessionError, SessionNotFound
 from perry.sessions.claude import ClaudeSource
+from perry.sessions.codex import CodexSource
+from perry.sessions.gemini import GeminiSource
 from perry.sessions.models import MessagePage, Session
 from perry.sessions.opencode import OpenCodeSource
+from perry.sessions.pi import PiSource
 from perry.sessions.source import Entry, Reading, Source, Stale, shown
 
-SOURCES: tuple[Callable[[Path, Mapping[str, str]], Source], ...] = (ClaudeSource, OpenCodeSource)
+SOURCES: tuple[Callable[[Path, Mapping[str, str]], Source], ...] = (
+    ClaudeSource,
+    OpenCodeSource,
+    CodexSource,
+    PiSource,
+    GeminiSource,
+)
 """The readers: each makes a source from a home directory and an environment."""
 
 _DEFEATS = (

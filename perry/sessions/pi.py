@@ -13,8 +13,8 @@ from pathlib import Path
 
 from perry.sessions.jsonl import LineLog, LogReading, Track, read_log, read_page
 from perry.sessions.models import Message, Session
-from perry.sessions.pi_content import messages_of, prompt_of
 from perry.sessions.pi_content import Entry as PiEntry
+from perry.sessions.pi_content import messages_of, prompt_of
 from perry.sessions.records import (
     Undecodable,
     decode,

@@ -58,8 +58,8 @@ def prompt_of(entry: Entry) -> str | None:
     """Give the text that a person typed, else None."""
     if entry.type != "message" or entry.body.get("role") != "user":
         return None
-    texts = (block.get("text") for block in _blocks(entry.body.get("content")))
-    return "\n".join(text.strip() for text in texts if text_or_none(text)) or None
+    texts = (text_or_none(block.get("text")) for block in _blocks(entry.body.get("content")))
+    return "\n".join(text.strip() for text in texts if text) or None
 
 
 def _of_message(body: dict[str, Any], stamp: str | None) -> list[Message]:

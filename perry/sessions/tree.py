@@ -29,23 +29,32 @@ def files_below(directory: Path, depth: int, unreadable: dict[str, str]) -> Iter
     yield from _files(directory, depth, unreadable, follow=True)
 
 
+def directories_in(directory: Path, unreadable: dict[str, str]) -> list[Path]:
+    """List the directories in a directory, and links to directories."""
+    children = _children(directory, unreadable)
+    return [directory / child.name for child in children if _is_directory(child, follow=True)]
+
+
 def _files(
     directory: Path, depth: int, unreadable: dict[str, str], *, follow: bool
 ) -> Iterator[Path]:
-    try:
-        with os.scandir(directory) as listing:
-            children = sorted(listing, key=lambda child: child.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return  # nothing was written yet, or it went while we looked
-    except OSError as error:
-        unreadable[shown(directory)] = error.strerror or str(error)
-        return
-    for child in children:
+    for child in _children(directory, unreadable):
         path = directory / child.name
         if not _is_directory(child, follow=follow):
             yield path
         elif depth > 0:
             yield from _files(path, depth - 1, unreadable, follow=False)
+
+
+def _children(directory: Path, unreadable: dict[str, str]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as listing:
+            return sorted(listing, key=lambda child: child.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # nothing was written yet, or it went while we looked
+    except OSError as error:
+        unreadable[shown(directory)] = error.strerror or str(error)
+        return []
 
 
 def _is_directory(child: os.DirEntry[str], *, follow: bool) -> bool:

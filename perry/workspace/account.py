@@ -8,6 +8,7 @@ API beyond reading a file.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from pathlib import Path
 
@@ -15,9 +16,13 @@ import msgspec
 import platformdirs
 
 from perry.workspace.engine import Engine, Image
+from perry.workspace.helper import helper
 
 _NO_HOMES = ("/", "/nonexistent", "/dev/null", "/proc", "/sys", "/var/empty")
 """Homes that passwd files name for users who have none."""
+
+
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -52,15 +57,10 @@ def read_account(engine: Engine, image: Image) -> Account:
 
 
 def _look_into(engine: Engine, image: Image) -> Account:
-    probe = engine.create_container(
-        f"perry-probe-{secrets.token_hex(6)}", image.id, entrypoint=["/probe"]
-    )
-    try:
+    with helper(engine, "probe", image.id, config={"entrypoint": ["/probe"]}) as probe:
         passwd = (engine.read_file(probe, "/etc/passwd") or b"").decode(errors="replace")
         uid, gid, home = account_in(passwd, image.user)
         owner = engine.read_owner(probe, home)
-    finally:
-        engine.remove_container(probe)
     return Account(uid, gid, home, owns_home=owner == (uid, gid))
 
 
@@ -74,13 +74,13 @@ def account_in(passwd: str, user: str) -> tuple[int, int, str]:
     wanted = wanted or "0"
     for line in passwd.splitlines():
         fields = line.split(":")
-        if len(fields) < 6 or not (fields[2].isdigit() and fields[3].isdigit()):  # noqa: PLR2004 - passwd(5)
+        if len(fields) < 6 or not all(map(_NUMBER.fullmatch, fields[2:4])):  # noqa: PLR2004 - passwd(5)
             continue
         if wanted in (fields[0], fields[2]):
-            gid = int(group) if group.isdigit() else int(fields[3])
+            gid = int(group) if _NUMBER.fullmatch(group) else int(fields[3])
             return int(fields[2]), gid, _real_home(fields[5], int(fields[2]))
-    uid = int(wanted) if wanted.isdigit() else 0
-    gid = int(group) if group.isdigit() else 0
+    uid = int(wanted) if _NUMBER.fullmatch(wanted) else 0
+    gid = int(group) if _NUMBER.fullmatch(group) else 0
     return uid, gid, _real_home("", uid)
 
 

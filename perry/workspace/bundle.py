@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import perry
-from perry.errors import BuildError, EngineFailure
-from perry.workspace import archive, image, names
-from perry.workspace.engine import CONFLICT, Container, Engine
+from perry.errors import BuildError
+from perry.workspace import archive, helper, image, names
+from perry.workspace.engine import Container, Engine
 from perry.workspace.models import Step
 
 LABEL = "perry.bundle"
@@ -111,14 +110,14 @@ def prune(engine: Engine, bundle: Bundle, *, unused_for: timedelta = UNUSED_FOR)
     What was filled a moment ago may be about to run. Keepers go first, so that another perry sees
     that layers are missing before they are.
     """
-    running = running_layers(engine)
-    unused = [
+    helper.remove_abandoned(engine)
+    others = [
         keeper
         for keeper in _keepers(engine)
-        if keeper.name != bundle.keeper
-        and not set(_layers_of(keeper)) <= running
-        and _age(keeper) > unused_for
+        if keeper.name != bundle.keeper and helper.age(keeper) > unused_for
     ]
+    running = running_layers(engine) if others else set()
+    unused = [keeper for keeper in others if not set(_layers_of(keeper)) <= running]
     for keeper in unused:
         engine.remove_container(keeper.id)
     current = engine.get_container(bundle.keeper)
@@ -172,17 +171,12 @@ def _layers_of(keeper: Container) -> tuple[str, str]:
     return f"runtime-{runtime}", f"code-{code}"
 
 
-def _age(container: Container) -> timedelta:
-    created = datetime.fromisoformat(container.created_at[:19]).replace(tzinfo=UTC)
-    return datetime.now(UTC) - created
-
-
 def _fill(engine: Engine, bundle: Bundle, runtime_image: str) -> None:
     """Run a filler to its end; what it filled counts only once it has its keeper's name.
 
     It keeps the layers that any keeper vouches for, and sweeps away all others.
     """
-    _remove_abandoned(engine)
+    helper.remove_abandoned(engine)
     engine.create_volume(VOLUME, {LABEL: ""})
     engine.create_volume(KEY_VOLUME, {KEY_LABEL: ""})
     kept = {layer for keeper in _keepers(engine) for layer in _layers_of(keeper)}
@@ -216,11 +210,12 @@ def _create_filler(engine: Engine, bundle: Bundle, runtime_image: str, keep: Ite
     mounts = [
         {"Type": "volume", "Source": source, "Target": target} for source, target in volumes.items()
     ]
+    name = helper.new_name("fill")
     return engine.create_container(
-        f"perry-fill-{secrets.token_hex(6)}",
+        name,
         runtime_image,
         command=[*python, bundle.runtime, bundle.code, *sorted(keep)],
-        labels={LABEL: bundle.digest},
+        labels={LABEL: bundle.digest, **helper.labels(name)},
         host_config={"mounts": mounts, "network_mode": "none"},
     )
 
@@ -229,16 +224,3 @@ def _filler_files() -> bytes:
     fill = Path(__file__).with_name("fill.py").read_bytes()
     code = {f"code/{path}": content for path, content in code_files().items()}
     return archive.pack({"fill.py": fill, **code})
-
-
-def _remove_abandoned(engine: Engine) -> None:
-    """Remove fillers whose perry was killed: not running, not kept, and no longer new."""
-    for container in engine.list_containers(LABEL):
-        if container.is_running or not container.name.startswith("perry-fill-"):
-            continue
-        if _age(container) > UNUSED_FOR:
-            try:
-                engine.remove_container(container.id)
-            except EngineFailure as failure:
-                if failure.status != CONFLICT:  # then another perry is removing it
-                    raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from perry.errors import CloneFailed, UsageError
 from perry.workspace.bundle import BUSYBOX
@@ -18,7 +18,7 @@ from perry.workspace.models import Workspace
 PROTOCOLS = ("https", "ssh", "git", "file")
 
 _SCP_LIKE = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!//|:)(?P<path>.+)")
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")
 
 _ENVIRONMENT = {
     "GIT_ALLOW_PROTOCOL": ":".join(PROTOCOLS),
@@ -35,7 +35,9 @@ def validate(url: str) -> str:
     """
     if url.startswith("-"):
         raise UsageError(f"'{url}' begins with a dash and is no repository")
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    scheme = _parts(url).scheme if "://" in url else ""
+    if not url.isprintable() or " " in url:
+        raise UsageError(f"{without_credentials(url)!r} is no repository")
     if scheme in PROTOCOLS or (not scheme and _SCP_LIKE.fullmatch(url) and "::" not in url):
         return url
     raise UsageError(
@@ -52,11 +54,18 @@ def without_credentials(text: str) -> str:
 def directory_of(url: str) -> str:
     """Return the name of the directory that git would clone into."""
     scp = _SCP_LIKE.fullmatch(url)
-    path = urlsplit(url).path if "://" in url else (scp["path"] if scp else url)
+    path = _parts(url).path if "://" in url else (scp["path"] if scp else url)
     name = path.rstrip("/").removesuffix("/.git").rsplit("/", 1)[-1].removesuffix(".git")
     if name in ("", ".", ".."):
         raise UsageError(f"'{without_credentials(url)}' names no repository")
     return name
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"'{without_credentials(url)}' is no repository: {error}") from error
 
 
 def clone(engine: Engine, workspace: Workspace, url: str) -> str:

@@ -30,6 +30,10 @@ CONFLICT = 409
 """The engine's status where a name is taken, or something is in use."""
 
 
+_NO_NAME = "<none>:<none>"
+"""How engines before 24 call an image that has no name."""
+
+
 @dataclass(frozen=True)
 class Image:
     """What the engine knows of an image; `id` is the digest of its content."""
@@ -138,10 +142,11 @@ class Engine:
         return None
 
     def list_images(self, label: str) -> list[str]:
-        """List the names of the images that carry a label; the id where one has no name."""
+        """List the names of the images that carry a label or inherited it."""
         with _translated():
             found = self._api.images(filters={"label": label})
-        return [tag for image in found for tag in (image.get("RepoTags") or [image["Id"]])]
+        tags = [tag for image in found for tag in image.get("RepoTags") or ()]
+        return [tag for tag in tags if tag != _NO_NAME]
 
     def pull_image(self, reference: str) -> Iterator[str]:
         """Pull an image, yielding the engine's words as it goes."""

@@ -65,6 +65,8 @@ def sweep(keep: set[str]) -> None:
     for layer in LAYERS.iterdir():
         if not (MARKERS / layer.name).exists():
             shutil.rmtree(layer)
+    for draft in KEY.parent.glob("draft-*"):
+        draft.unlink()
 
 
 def ensure_busybox() -> None:

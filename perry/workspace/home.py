@@ -5,13 +5,13 @@ It must not know how a container is made, beyond whose home it is.
 
 from __future__ import annotations
 
-import secrets
 from contextlib import ExitStack
 
 from perry.errors import EngineFailure, WorkspaceConflict
 from perry.workspace import archive, names
 from perry.workspace.account import Account
 from perry.workspace.engine import CONFLICT, Engine
+from perry.workspace.helper import helper
 
 
 def ensure_home(
@@ -35,24 +35,21 @@ def ensure_home(
             )
         undo.callback(_remove_unused, engine, volume)
     if account.uid != 0 and not account.owns_home:
-        _give(engine, volume, account, helper_image)
+        _give(engine, workspace, account, helper_image)
     return volume
 
 
-def _give(engine: Engine, volume: str, account: Account, helper_image: str) -> None:
+def _give(engine: Engine, workspace: str, account: Account, helper_image: str) -> None:
     """Set the owner of a volume's root, through a container that never starts.
 
     The engine passes over a tar's own root, so the volume is unpacked to from one level up.
     """
+    volume = names.home_volume(workspace)
     mount = {"Type": "volume", "Source": volume, "Target": "/volumes/home"}
-    helper = engine.create_container(
-        f"perry-home-{secrets.token_hex(6)}", helper_image, host_config={"mounts": [mount]}
-    )
-    try:
-        owned = archive.directory("home", account.uid, account.gid, 0o755)
-        engine.write_archive(helper, "/volumes", owned)
-    finally:
-        engine.remove_container(helper)
+    owned = archive.directory("home", account.uid, account.gid, 0o755)
+    config = {"host_config": {"mounts": [mount]}}
+    with helper(engine, "home", helper_image, workspace=workspace, config=config) as container:
+        engine.write_archive(container, "/volumes", owned)
 
 
 def _remove_unused(engine: Engine, volume: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ BASE = "debian:trixie-slim"
 BASE_PYTHON = "3.13"
 FALLBACK_REPOSITORY, FALLBACK_TAG = "perry-base", "trixie"
 
+_OURS = re.compile(rf"(?:{WORKSPACE_REPOSITORY}|{RUNTIME_REPOSITORY}):(?:latest|[0-9a-f]{{12}})")
 _LOCK = "worker-requirements.txt"
 _RECIPE = ("Dockerfile", "make-runtime", "base.sh", _LOCK)
 _WHEEL_PLATFORMS = ("manylinux_2_17", "manylinux2014", "manylinux_2_28")
@@ -96,6 +98,16 @@ def workspace_reference() -> str:
 def runtime_reference() -> str:
     """Return the name of the image that holds this perry's runtime layer."""
     return f"{RUNTIME_REPOSITORY}:{recipe_digest()}"
+
+
+def list_built(engine: Engine) -> list[str]:
+    """List the names of the images that perry put on an engine, any version of it.
+
+    The label alone doesn't tell: what is built or committed from perry's images inherits it.
+    """
+    built = [name for name in engine.list_images(LABEL) if _OURS.fullmatch(name)]
+    base = f"{FALLBACK_REPOSITORY}:{FALLBACK_TAG}"
+    return [*built, base] if engine.get_image(base) is not None else built
 
 
 @cache

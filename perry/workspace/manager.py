@@ -19,7 +19,7 @@ from perry.errors import (
     WorkspaceNotFound,
     WorkspaceNotRunning,
 )
-from perry.workspace import bundle, clone, image, names, options
+from perry.workspace import bundle, clone, helper, image, names, options
 from perry.workspace.account import Account, read_account
 from perry.workspace.engine import CONFLICT, Container, Engine
 from perry.workspace.exec_session import ExecSession
@@ -65,6 +65,7 @@ class WorkspaceManager:
         if container is not None:
             self._check_agreement(spec, container)
             return (yield from self._bring_up(container, spec.clone))
+        helper.remove_abandoned(self._engine)
         ensured = image.ensure_image(self._engine, spec.image, spec.name)
         found = yield from timed("image", ensured, lambda _: options.image_reference(spec))
         yield from timed("bundle", self._supervisor.ensure_bundle(), lambda it: it.digest)
@@ -120,6 +121,8 @@ class WorkspaceManager:
         container = self._find(names.validate(name))
         if container is not None:
             self._engine.remove_container(container.id)
+        for abandoned in helper.list_helpers(self._engine, name):
+            helper.remove(self._engine, abandoned)
         volumes: list[str] = []
         if not keep_volume:
             volumes = [it.name for it in self._engine.list_volumes(f"{names.LABEL}={name}")]
@@ -189,14 +192,16 @@ class WorkspaceManager:
 
     def installed(self) -> Installed:
         """Return what perry put on the engine besides workspaces."""
+        filled = self._engine.list_containers(bundle.LABEL)
+        helpers = helper.list_helpers(self._engine)
         return Installed(
-            containers=tuple(it.name for it in self._engine.list_containers(bundle.LABEL)),
+            containers=tuple(dict.fromkeys(it.name for it in [*filled, *helpers])),
             volumes=tuple(
                 it.name
                 for label in (bundle.LABEL, bundle.KEY_LABEL)
                 for it in self._engine.list_volumes(label)
             ),
-            images=tuple(self._engine.list_images(image.LABEL)),
+            images=tuple(image.list_built(self._engine)),
         )
 
     def uninstall(self) -> Installed:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,13 +16,14 @@ from docker.models.images import Image
 from perry.workspace import bundle, image
 from perry.workspace.engine import Engine
 from perry.workspace.progress import finish
+from tests.e2e.command import Perry
+from tests.e2e.labels import LABEL
+from tests.e2e.own_engine import OwnEngine, own_engine
+from tests.e2e.own_engine import build as make_image
 
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = (
     "true"  # its reaper is an image to pull; we clean up by label
 )
-
-LABEL = "perry.test"
-"""Marks every image, container and network of a test run that isn't perry's own."""
 
 
 @pytest.fixture(scope="session")
@@ -57,15 +56,8 @@ def build(client: docker.DockerClient) -> Callable[..., str]:
     """Build an image from a Dockerfile and files, and return its name."""
 
     def build_image(name: str, dockerfile: str, **files: str) -> str:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            for path, text in {"Dockerfile": dockerfile, **files}.items():
-                entry = tarfile.TarInfo(path)
-                entry.size = len(text.encode())
-                tar.addfile(entry, io.BytesIO(text.encode()))
-        buffer.seek(0)
         tag = f"perry-test-{name}"
-        client.images.build(fileobj=buffer, custom_context=True, tag=tag, rm=True, forcerm=True)
+        make_image(client, tag, {"Dockerfile": dockerfile, **files})
         return tag
 
     return build_image
@@ -108,3 +100,27 @@ def _bootstrap(client: docker.DockerClient, release: str, tar: Path) -> None:
     )
     with tar.open("rb") as file:
         client.api.import_image_from_data(file, repository="perry-test-debian", tag=release)
+
+
+@pytest.fixture
+def perry(tmp_path: Path) -> Perry:
+    """The installed command, run in a directory of its own."""
+    return Perry(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def second_engine(client: docker.DockerClient, runtime_image: str) -> Iterator[OwnEngine]:
+    """An engine where nobody else is."""
+    with own_engine(client) as address:
+        second = docker.DockerClient(base_url=address)
+        yield OwnEngine(address, client, second, runtime_image)
+        second.close()
+
+
+@pytest.fixture
+def bare_engine(second_engine: OwnEngine) -> Iterator[OwnEngine]:
+    """The tests' own engine with perry's two images and nothing else of perry's."""
+    second_engine.empty()
+    second_engine.fill()
+    yield second_engine
+    second_engine.empty()

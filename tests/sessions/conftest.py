@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sessions.homes import ClaudeHome
+from tests.sessions.homes import ClaudeHome, Home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,3 +15,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def claude(tmp_path: Path) -> ClaudeHome:
     return ClaudeHome(tmp_path)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)

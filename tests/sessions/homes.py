@@ -43,6 +43,36 @@ def assert_invariant(index: SessionIndex) -> None:
             assert every_message(index, session.id, limit) == whole
 
 
+class Home:
+    """A home directory with files of any coding agent."""
+
+    def __init__(self, home: Path, **env: str) -> None:
+        self.home = home
+        self.env = env
+
+    def write(self, name: str, lines: Lines | dict[str, Any]) -> Path:
+        path = self.home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = json.dumps(lines, indent=2).encode() if isinstance(lines, dict) else as_bytes(lines)
+        path.write_bytes(whole)
+        return path
+
+    def append(self, name: str, lines: Lines) -> Path:
+        path = self.home / name
+        with path.open("ab") as file:
+            file.write(as_bytes(lines))
+        return path
+
+    def index(self) -> SessionIndex:
+        index = SessionIndex.of_home(self.home, self.env)
+        index.refresh()
+        return index
+
+
+def shape(index: SessionIndex, session_id: str) -> list[tuple[str, str]]:
+    return [(m.type, m.content) for m in every_message(index, session_id)]
+
+
 class ClaudeHome:
     """A home directory with Claude Code sessions in one project."""
 

@@ -20,7 +20,13 @@ def test_an_empty_home_has_no_sessions_and_names_what_to_watch(tmp_path: Path) -
     index = SessionIndex.of_home(tmp_path, {})
     index.refresh()
     assert index.list() == []
-    assert index.roots() == (tmp_path / ".claude/projects", tmp_path / ".local/share/opencode")
+    assert index.roots() == (
+        tmp_path / ".claude/projects",
+        tmp_path / ".local/share/opencode",
+        tmp_path / ".codex",
+        tmp_path / ".pi/agent/sessions",
+        tmp_path / ".gemini/tmp",
+    )
 
 
 def test_sessions_come_newest_activity_first(claude: ClaudeHome) -> None:

@@ -1,0 +1,141 @@
+"""A Docker engine of the tests' own, where everything may be taken away.
+
+A second dockerd beside the first one: its own data, socket, containerd namespace and bridge (which
+the first engine makes, as a network). Its images come from the first, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+
+from perry.workspace import image
+from tests.e2e.labels import LABEL
+
+BRIDGE = "perrytest0"
+PATIENCE = 60.0
+
+
+@contextmanager
+def own_engine(first: docker.DockerClient) -> Iterator[str]:
+    """Run a dockerd and yield its address; it needs root, as every dockerd does."""
+    for left in first.networks.list(names=[BRIDGE]):
+        left.remove()
+    options = {"com.docker.network.bridge.name": BRIDGE}
+    network = first.networks.create(BRIDGE, options=options, labels={LABEL: "1"})
+    try:
+        # a socket's path may have 108 characters, so not below pytest's own directory
+        with tempfile.TemporaryDirectory(prefix="perry-engine-") as directory:
+            process = _start(Path(directory))
+            try:
+                address = f"unix://{directory}/docker.sock"
+                _await(address, process, Path(directory, "log"))
+                yield address
+            finally:
+                _stop(process)
+    finally:
+        network.remove()
+
+
+def _start(directory: Path) -> subprocess.Popen[bytes]:
+    options = {
+        "--data-root": directory / "data",
+        "--exec-root": directory / "exec",
+        "--pidfile": directory / "pid",
+        "--host": f"unix://{directory}/docker.sock",
+        "--containerd-namespace": "perry-test",
+        "--containerd-plugins-namespace": "perry-test-plugins",
+        "--bridge": BRIDGE,
+    }
+    flags = ["--iptables=false", "--ip6tables=false", "--userland-proxy=false"]
+    words = [str(word) for option in options.items() for word in option]
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    with Path(directory, "log").open("wb") as log:
+        return subprocess.Popen(
+            [*root, "dockerd", *words, *flags], stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            docker.DockerClient(base_url=address).close()
+            return
+        except DockerException:
+            waiting = process.poll() is None and time.monotonic() < deadline
+            assert waiting, f"no second dockerd: {log.read_text()[-2000:]}"
+            time.sleep(0.05)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=PATIENCE)
+
+
+@dataclass(frozen=True)
+class OwnEngine:
+    """The second engine: where it answers, and the clients of both engines."""
+
+    address: str
+    first: docker.DockerClient
+    client: docker.DockerClient
+    runtime: str
+
+    def empty(self) -> None:
+        """Take away every container, volume and image."""
+        for container in self.client.containers.list(all=True):
+            container.remove(force=True, v=True)
+        for volume in self.client.volumes.list():
+            volume.remove(force=True)
+        for image in self.client.images.list():
+            self.client.images.remove(image.id, force=True)
+
+    def fill(self) -> None:
+        """Bring perry's images: the runtime's, and a small one that stands for the workspace's."""
+        self.client.images.load(b"".join(self.first.api.get_image(self.runtime)))
+        dockerfile = (
+            f"FROM {self.runtime} AS runtime\nFROM scratch\n"
+            "COPY --from=runtime /runtime/busybox /bin/sh\nCOPY passwd /etc/passwd\n"
+            "LABEL perry.image=workspace\nUSER workspace\n"
+        )
+        passwd = "workspace:x:1000:1000::/home/workspace:/bin/sh\n"
+        tag = image.workspace_reference()
+        build(self.client, tag, {"Dockerfile": dockerfile, "passwd": passwd})
+
+    def containers(self, prefix: str = "") -> list[str]:
+        """Name the containers, running or not."""
+        names = [container.name for container in self.client.containers.list(all=True)]
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def volumes(self) -> list[str]:
+        """Name the volumes."""
+        return sorted(volume.name for volume in self.client.volumes.list())
+
+    def images(self) -> list[str]:
+        """Name the images that have a name."""
+        return sorted(tag for found in self.client.images.list() for tag in found.tags)
+
+
+def build(client: docker.DockerClient, tag: str, files: dict[str, str]) -> None:
+    """Build an image from the texts of its context."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, text in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    buffer.seek(0)
+    client.images.build(fileobj=buffer, custom_context=True, tag=tag, rm=True, forcerm=True)
