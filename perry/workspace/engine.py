@@ -77,6 +77,7 @@ class Volume:
 
     name: str
     labels: Mapping[str, str]
+    created_at: str
 
 
 @dataclass(frozen=True)
@@ -193,13 +194,19 @@ class Engine:
         """Create a volume, or return the one of that name with the labels it has."""
         with _translated():
             found = self._api.create_volume(name, labels=dict(labels))
-        return Volume(found["Name"], found.get("Labels") or {})
+        return _volume(found)
+
+    def get_volume(self, name: str) -> Volume | None:
+        """Look a volume up by name."""
+        with _translated(), suppress(docker.errors.NotFound):
+            return _volume(self._api.inspect_volume(name))
+        return None
 
     def list_volumes(self, label: str) -> list[Volume]:
         """List the volumes that carry a label (`key` or `key=value`)."""
         with _translated():
             found = self._api.volumes(filters={"label": label}).get("Volumes") or []
-        return [Volume(volume["Name"], volume.get("Labels") or {}) for volume in found]
+        return [_volume(volume) for volume in found]
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume and what is in it."""
@@ -379,6 +386,10 @@ class Engine:
         with _translated():
             found = self._api.exec_inspect(exec_id)
         return None if found["Running"] else int(found["ExitCode"] or 0)
+
+
+def _volume(found: Mapping[str, Any]) -> Volume:
+    return Volume(found["Name"], found.get("Labels") or {}, found.get("CreatedAt") or "")
 
 
 def _container(found: Mapping[str, Any]) -> Container:

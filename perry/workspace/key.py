@@ -16,6 +16,7 @@ from pathlib import Path
 import platformdirs
 
 from perry.errors import BuildError
+from perry.workspace.bundle import KEY_VOLUME
 from perry.workspace.engine import Engine
 
 
@@ -25,11 +26,15 @@ def token(key: bytes, container_id: str) -> str:
 
 
 def cached(engine: Engine) -> bytes | None:
-    """Return the engine's key from this user's cache, None where it isn't there."""
+    """Return the engine's key from this user's cache, None where it isn't there.
+
+    A key of a volume that is gone counts no more: another user's uninstall may have taken it.
+    """
     try:
-        return _cache_file(engine).read_bytes() or None
-    except FileNotFoundError:
-        return None
+        born, key = _cache_file(engine).read_bytes().split(b"\n", 1)
+    except (FileNotFoundError, ValueError):
+        return None  # never read, or cached by another perry
+    return key if key and born == _born(engine) else None
 
 
 def read(engine: Engine, keeper_id: str) -> bytes:
@@ -43,13 +48,19 @@ def read(engine: Engine, keeper_id: str) -> bytes:
             "The engine's perry-key volume holds no key",
             hint="perry uninstall removes what perry put on the engine; then init again.",
         )
-    _write_privately(_cache_file(engine), key)
+    _write_privately(_cache_file(engine), _born(engine) + b"\n" + key)
     return key
 
 
 def forget(engine: Engine) -> None:
     """Remove the engine's key from this user's cache."""
     _cache_file(engine).unlink(missing_ok=True)
+
+
+def _born(engine: Engine) -> bytes:
+    """Tell one key volume of an engine from the next, by when it was created."""
+    volume = engine.get_volume(KEY_VOLUME)
+    return b"" if volume is None else volume.created_at.encode()
 
 
 def _cache_file(engine: Engine) -> Path:

@@ -12,6 +12,16 @@ from typing import Any
 
 PATIENCE = 60.0
 
+KILL_WORKER = (
+    "/opt/perry/busybox",
+    "sh",
+    "-c",
+    'for file in $("$0" grep -l "^/opt/perry/layers/" /proc/[0-9]*/cmdline); do'
+    " process=${file#/proc/}; kill -KILL ${process%/cmdline}; done",
+    "/opt/perry/busybox",
+)
+"""Kills a workspace's worker from inside, whatever its image has."""
+
 
 @dataclass(frozen=True)
 class Perry:

@@ -6,14 +6,14 @@ Nothing here reads samples from outside the repository.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from perry.sessions.index import SessionIndex
 from perry.sessions.models import Message
 
-Lines = Iterable[dict[str, Any] | bytes]
+Lines = Iterable[Mapping[str, object] | bytes]
 
 
 def as_bytes(lines: Lines) -> bytes:

@@ -183,7 +183,7 @@ def test_tokens_are_the_last_total_and_no_info_says_nothing(home: Home) -> None:
     assert (session.input_tokens, session.output_tokens) == (30, 40)
 
 
-OLD = [
+OLD: list[dict[str, Any]] = [
     {"id": ID, "timestamp": STAMP, "instructions": None, "git": {"branch": "dev"}},
     {"record_type": "state"},
     {"type": "message", "role": "user", "content": [{"type": "input_text", "text": CONTEXT}]},
@@ -301,7 +301,11 @@ def test_a_database_without_names_leaves_the_title_to_the_log_of_names(home: Hom
     name(home, 4, "not a name", "title TEXT")
     name(home, 5, None)
     assert home.index().get(ID).title == "hi"
-    names = [{"id": ID, "thread_name": "first"}, b"{broken\n", {"id": ID, "thread_name": "last"}]
+    names: list[dict[str, Any] | bytes] = [
+        {"id": ID, "thread_name": "first"},
+        b"{broken\n",
+        {"id": ID, "thread_name": "last"},
+    ]
     home.write(".codex/session_index.jsonl", names)
     index = home.index()
     assert (index.get(ID).title, index.skipped_lines()) == ("last", 1)

@@ -137,7 +137,7 @@ def test_all_branches_are_shown_in_file_order(home: Home) -> None:
 def test_the_first_version_has_no_ids_and_no_version(home: Home) -> None:
     header = {"type": "session", "id": "old", "timestamp": STAMP, "cwd": "/x", "modelId": "m0"}
     message = {"role": "user", "content": [{"type": "text", "text": "hi"}], "timestamp": 1}
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"type": "message", "timestamp": STAMP, "message": message},
         {"type": "message", "message": {**message, "timestamp": 1_767_323_045_000}},
         {"type": "compaction", "timestamp": STAMP, "summary": "sum", "firstKeptEntryIndex": 0},
