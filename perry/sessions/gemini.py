@@ -90,15 +90,20 @@ class GeminiSource:
         )
 
     def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
-        """Give sessions the directories of their projects, and every session its own id."""
+        """Give sessions the directories of their projects, and every session its own id.
+
+        A document that was carried on as a log stays beside it, and the log has all of it.
+        """
         noted = (s.directory for r in readings.values() for s in r.sessions.values())
         projects = Projects(readings, [str(self._home), *noted])
         entries = []
         for unit, reading in readings.items():
             log = _log_of(reading)
+            if log is None or _is_carried_on(unit, log, readings):
+                continue
             for key, session in reading.sessions.items():
                 directory = projects.directory(
-                    project_of(unit, self._tmp), log.project if log else None, session.directory
+                    project_of(unit, self._tmp), log.project, session.directory
                 )
                 placed_session = msgspec.structs.replace(session, directory=directory)
                 entries.append(Entry(placed_session, unit, key))
@@ -121,16 +126,18 @@ class GeminiSource:
 
     def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
         """Delete sessions with the folders that the client made for them."""
-        units = frozenset(entry.unit for entry in doomed)
+        units = set()
         for entry in doomed:
-            entry.unit.unlink(missing_ok=True)
+            for unit in (entry.unit, entry.unit.with_suffix(".json")):
+                unit.unlink(missing_ok=True)
+                units.add(unit)
             project = self._tmp / entry.unit.relative_to(self._tmp).parts[0]
             for side in _side_files(project, entry.session.id):
                 if side.is_dir() and not side.is_symlink():
                     shutil.rmtree(side)
                 else:
                     side.unlink(missing_ok=True)
-        return units
+        return frozenset(units)
 
     def _units_below(self, projects: Iterable[Path], problems: dict[str, str]) -> Iterator[Path]:
         for project in projects:
@@ -165,6 +172,14 @@ def _side_files(project: Path, session: str) -> list[Path]:
 def _log_of(reading: Reading) -> GeminiLog | None:
     visible = reading.visible if isinstance(reading, LogReading) else None
     return visible if isinstance(visible, GeminiLog) else None
+
+
+def _is_carried_on(unit: Path, log: GeminiLog, readings: Mapping[Path, Reading]) -> bool:
+    if unit.suffix != ".json":
+        return False
+    other = readings.get(unit.with_suffix(".jsonl"))
+    follower = _log_of(other) if other else None
+    return follower is not None and follower.id == log.id and follower.view.total > 0
 
 
 def _read_document(unit: Path, before: Reading | None) -> Reading | None:

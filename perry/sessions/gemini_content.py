@@ -70,8 +70,8 @@ def results_of(record: Record) -> tuple[str, ...]:
     """Name the calls whose results stand in the content."""
     if record.type not in ("user", "gemini"):
         return ()
-    found = (part.get("functionResponse") for part in _parts(record.content))
-    return tuple(r["id"] for r in found if isinstance(r, dict) and isinstance(r.get("id"), str))
+    found = [result for part in _parts(record.content) if (result := _result_in(part)) is not None]
+    return tuple(result["id"] for result in found if isinstance(result.get("id"), str))
 
 
 def answers_of(record: Record) -> tuple[str, ...]:
@@ -116,17 +116,22 @@ def _of_part(
     own: Container[str],
     answered: Container[str],
 ) -> list[Message]:
-    call, result = part.get("functionCall"), part.get("functionResponse")
+    call, result = part.get("functionCall"), _result_in(part)
     if isinstance(call, dict):
         repeated = isinstance(call.get("id"), str) and call["id"] in own
         return [] if repeated else [_call(call, stamp)]
-    if isinstance(result, dict):
+    if result is not None:
         known = isinstance(result.get("id"), str) and result["id"] in answered
         return [] if known else [_result(result, _part_text(part), stamp)]
     text = _part_text(part)
     if speaker == "user" and _is_context(text):
         return []
     return _said("thinking" if part.get("thought") is True else speaker, text, stamp)
+
+
+def _result_in(part: dict[str, Any]) -> dict[str, Any] | None:
+    result = part.get("functionResponse")
+    return result if isinstance(result, dict) and "functionCall" not in part else None
 
 
 def _called(call: dict[str, Any], stamp: str | None) -> list[Message]:

@@ -8,10 +8,11 @@ must not open files, or know where a log lies.
 
 from __future__ import annotations
 
+import copy
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -104,6 +105,11 @@ class GeminiLog(LineLog):
     project: str | None = None
     directory: str | None = None
     model: str | None = None
+
+    def copy(self) -> GeminiLog:
+        """Copy the state; the turns themselves never change."""
+        times = copy.deepcopy(self.times)
+        return replace(self, turns=dict(self.turns), usage=dict(self.usage), times=times)
 
     def settle(self) -> View:
         """Make the view of what was taken in up to now."""

@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO, Generic, Self, TypeVar
 
 from perry.sessions.models import Message, Session
 from perry.sessions.source import Reading, Stale, shown
@@ -32,6 +32,10 @@ class LineLog(ABC):
 
     end: int = 0
     skipped: int = 0
+
+    def copy(self) -> Self:
+        """Copy the state, so that a line which may yet change can be tried on it."""
+        return copy.deepcopy(self)
 
     @abstractmethod
     def take(self, line: bytes, offset: int) -> bool:
@@ -190,8 +194,10 @@ def _feed(file: BinaryIO, log: L) -> tuple[L, L | None]:
     file.seek(log.end)
     for line in file:
         if not line.endswith(b"\n"):
-            trial = copy.deepcopy(log)
-            return log, (trial if line.strip() and trial.take(line, log.end) else None)
+            if not line.rstrip().endswith(b"}"):
+                return log, None  # half a record: not worth a copy of the state
+            trial = log.copy()
+            return log, (trial if trial.take(line, log.end) else None)
         if line.strip() and not log.take(line, log.end):
             log.skipped += 1
         log.end += len(line)

@@ -101,6 +101,14 @@ def test_a_result_repeated_as_a_user_message_counts_once(home: Home) -> None:
     assert_invariant(index)
 
 
+def test_a_part_that_is_a_call_and_a_result_is_a_call(home: Home) -> None:
+    part = {"functionCall": {"id": "c1"}, "functionResponse": {"id": "c1"}}
+    home.write(LOG, [HEADER, said("1", "gemini", "", toolCalls=[CALL]), said("2", "user", [part])])
+    index = home.index()
+    assert [kind for kind, _ in shape(index, ID)] == ["tool_use", "tool_result", "tool_use"]
+    assert_invariant(index)
+
+
 def test_calls_of_a_resumed_history_stand_in_the_content(home: Home) -> None:
     call = [{"functionCall": {"id": "c9", "name": "run", "args": {"a": 1}}}]
     response = [{"functionResponse": {"id": "c9", "name": "run", "response": {"error": "no"}}}]
@@ -201,6 +209,17 @@ def test_a_document_is_read_whole_and_again_when_it_changes(home: Home) -> None:
     index.apply([path])
     assert index.list() == []
     assert index.skipped_lines() == 1
+
+
+def test_a_document_carried_on_as_a_log_is_one_session_and_is_deleted_as_one(home: Home) -> None:
+    document = home.write(LOG.removesuffix("l"), DOCUMENT)
+    index = home.index()
+    index.apply([home.write(LOG, [HEADER, said("1", "user", "hi"), said("2", "user", "more")])])
+    assert [s.id for s in index.list(children=True)] == [ID]
+    assert contents(index) == ["hi", "more"]
+    index.delete(ID)
+    assert not document.exists()
+    assert home.index().list() == []
 
 
 def test_a_page_of_a_document_replaced_behind_the_index_is_the_new_ones(home: Home) -> None:
