@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import docker
 import docker.errors
 import requests.exceptions
 from docker.context import ContextAPI
+from docker.context.config import get_current_context_name
 from docker.utils import parse_repository_tag
 
 from perry.errors import EngineFailure, EngineUnreachable
@@ -101,9 +103,14 @@ class Engine:
     @classmethod
     def connect(cls) -> Engine:
         """Connect to the engine that DOCKER_HOST or the current Docker context names."""
-        endpoint = _endpoint()
-        with _translated(endpoint.get("base_url")):
-            return cls(docker.APIClient(version="auto", timeout=TIMEOUT, **endpoint))
+        with _translated():
+            endpoint = _endpoint()
+        address = endpoint.get("base_url")
+        with _translated(address):
+            try:
+                return cls(docker.APIClient(version="auto", timeout=TIMEOUT, **endpoint))
+            except ValueError as error:  # what urllib says of an address that is none
+                raise _unreachable(error, address) from error
 
     def close(self) -> None:
         """Give the connections back."""
@@ -414,15 +421,31 @@ def _container(found: Mapping[str, Any]) -> Container:
 
 
 def _endpoint() -> dict[str, Any]:
-    """Say where the engine is, as docker-py takes it: DOCKER_HOST, else the current context."""
-    context = None if os.environ.get("DOCKER_HOST") else ContextAPI.get_current_context()
-    if context is None or context.Host is None:
+    """Say where the engine is, as docker-py takes it.
+
+    DOCKER_CONTEXT comes first, as with Docker's own command line, then DOCKER_HOST, then the
+    context that is in use.
+    """
+    named = os.environ.get("DOCKER_CONTEXT")
+    if not named and os.environ.get("DOCKER_HOST"):
         endpoint: dict[str, Any] = docker.utils.kwargs_from_env()
     else:
-        endpoint = {"base_url": context.Host, "tls": context.TLSConfig or False}
+        endpoint = _context_endpoint(named or get_current_context_name() or "default")
     if str(endpoint.get("base_url", "")).startswith("ssh://"):
         endpoint["use_ssh_client"] = True
     return endpoint
+
+
+def _context_endpoint(name: str) -> dict[str, Any]:
+    context = ContextAPI.get_context(name)
+    if context is None:
+        raise EngineUnreachable(
+            f"There is no Docker context '{name}'",
+            hint="docker context ls shows them; docker context use default goes back.",
+        )
+    if name == "default" or context.Host is None:
+        return dict(docker.utils.kwargs_from_env())
+    return {"base_url": context.Host, "tls": context.TLSConfig or False}
 
 
 def _progress(stream: Iterator[Mapping[str, Any]]) -> Iterator[str]:
@@ -444,6 +467,8 @@ def _translated(base_url: str | None = None) -> Iterator[None]:
         raise EngineFailure(f"Docker: {words}", status=error.status_code or 0) from error
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise _unreachable(error, base_url) from error
+    except tarfile.TarError as error:
+        raise EngineFailure(f"Docker: an archive that ends too early ({error})") from error
 
 
 def _unreachable(error: Exception, base_url: str | None) -> EngineUnreachable:

@@ -1,179 +1,48 @@
 """`make bench`: the figures perry promises, as ratios measured in one run, the floor beside them.
 
 Machines are noisy: each figure is the median of several rounds, and what is compared is measured
-in turn within the same round. Nothing here fails; it prints a table.
+in turn within the same run. Nothing here fails; it prints a table, and writes it as JSON where
+asked to.
 """
 
 from __future__ import annotations
 
-import secrets
-import statistics
-import subprocess
-import sys
-import time
+import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import docker
-
-from perry.workspace import bundle, image
-from perry.workspace.engine import Engine
-from perry.workspace.manager import WorkspaceManager
-from perry.workspace.models import WorkspaceSpec
-from perry.workspace.progress import finish
-
-ROUNDS = 9
-PERRY = str(Path(sys.executable).with_name("perry"))
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: a figure, what it stands beside, and what is promised."""
-
-    what: str
-    figure: str
-    floor: str
-    relation: str
-    promise: str
+from tests.bench.table import Row, print_rows, write_rows
 
 
 def main() -> None:
-    """Measure everything and print the table."""
-    engine = Engine.connect()
-    finish(image.ensure_workspace_image(engine))
-    finish(bundle.ensure_bundle(engine))
-    rows = [*measure_init(engine), *measure_idle_verbs(engine), *measure_start(), memory(engine)]
-    width = [max(len(getattr(row, name)) for row in [HEAD, *rows]) for name in HEAD.__dict__]
-    for row in [HEAD, *rows]:
-        cells = row.__dict__.values()
-        print("  ".join(cell.ljust(size) for cell, size in zip(cells, width, strict=True)).rstrip())
+    """Measure what was asked for, and print one table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--only", choices=["workspaces", "sessions"])
+    parser.add_argument("--small", action="store_true", help="a quick trial of the sessions")
+    parser.add_argument("--json", type=Path, help="also write the table there")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    if options.only != "sessions":
+        rows += workspaces()
+    if options.only != "workspaces":
+        rows += sessions(small=options.small)
+    print_rows(rows)
+    if options.json:
+        write_rows(rows, options.json)
 
 
-HEAD = Row("what", "median", "floor", "compared", "promised")
+def workspaces() -> Iterator[Row]:
+    """Measure workspaces, which needs Docker."""
+    from tests.bench.workspaces import measure_workspaces  # noqa: PLC0415 - sessions need no Docker
+
+    return measure_workspaces()
 
 
-def measure_init(engine: Engine) -> Iterator[Row]:
-    """`init` to a healthy worker beside a bare `docker run -d` of the same image."""
-    client = docker.from_env()
-    bare: list[float] = []
-    managed: list[float] = []
-    command: list[float] = []
-    reference = image.workspace_reference()
-    for _ in range(ROUNDS):
-        with stopwatch(bare):
-            container = client.containers.run(reference, detach=True)
-        container.remove(force=True)
-        with workspace(engine) as name, stopwatch(managed):
-            ready = finish(WorkspaceManager(Engine.connect()).init(WorkspaceSpec(name)))
-            assert ready.worker is not None, ready.warning
-        with workspace(engine) as name, stopwatch(command):
-            run(PERRY, "workspace", "init", name)
-    floor, init, whole = (statistics.median(each) for each in (bare, managed, command))
-    yield Row(
-        "manager's init to a healthy worker",
-        seconds(init),
-        f"{seconds(floor)} docker run -d",
-        f"{init / floor:.2f} times",
-        "2.5 times at most",
-    )
-    yield Row(
-        "the command 'perry workspace init'",
-        seconds(whole),
-        f"{seconds(init)} manager's init",
-        f"{whole - init:+.2f} s",
-        "+0.5 s at most",
-    )
+def sessions(*, small: bool) -> Iterator[Row]:
+    """Measure sessions, which needs none."""
+    from tests.bench.sessions import SMALL, Plan, measure_sessions  # noqa: PLC0415 - as above
 
-
-def measure_idle_verbs(engine: Engine) -> Iterator[Row]:
-    """A second `init`, and a `sync`, with nothing to do, beside the start of the command itself."""
-    start: list[float] = []
-    again: list[float] = []
-    sync: list[float] = []
-    with workspace(engine) as name:
-        run(PERRY, "workspace", "init", name)
-        for _ in range(ROUNDS):
-            with stopwatch(start):
-                run(PERRY, "workspace", "init", "--help")
-            with stopwatch(again):
-                run(PERRY, "workspace", "init", name)
-            with stopwatch(sync):
-                run(PERRY, "workspace", "sync", name)
-    floor = statistics.median(start)
-    for what, figures in (("a second init", again), ("a sync", sync)):
-        median = statistics.median(figures)
-        yield Row(
-            f"{what} with nothing to do",
-            seconds(median),
-            f"{seconds(floor)} the command's start",
-            f"{median - floor:+.2f} s",
-            "+0.3 s at most",
-        )
-
-
-def measure_start() -> Iterator[Row]:
-    """The start of commands, beside the start of Python itself."""
-    for words in (("--help",), ("workspace", "list")):
-        python: list[float] = []
-        command: list[float] = []
-        for _ in range(ROUNDS):
-            with stopwatch(python):
-                run(sys.executable, "-c", "")
-            with stopwatch(command):
-                run(PERRY, *words)
-        floor, median = statistics.median(python), statistics.median(command)
-        yield Row(
-            f"perry {' '.join(words)}",
-            seconds(median),
-            f"{seconds(floor)} python -c ''",
-            f"{median - floor:+.2f} s",
-            "",
-        )
-
-
-def memory(engine: Engine) -> Row:
-    """The resident memory of an idle worker."""
-    with workspace(engine) as name:
-        ready = finish(WorkspaceManager(engine).init(WorkspaceSpec(name)))
-        script = "grep -l ^/opt/perry/layers /proc/[0-9]*/cmdline"
-        shell = [bundle.BUSYBOX, "sh", "-c"]
-        process = engine.run(ready.workspace.container_id, [*shell, script]).output.split("/")[2]
-        status = engine.run(
-            ready.workspace.container_id, [*shell, f"grep VmRSS /proc/{process}/status"]
-        ).output
-    return Row("an idle worker's memory", f"{int(status.split()[1]) / 1024:.0f} MB", "", "", "")
-
-
-@contextmanager
-def workspace(engine: Engine) -> Iterator[str]:
-    """Give a workspace's name, and remove the workspace afterwards, outside what is measured."""
-    name = f"bench-{secrets.token_hex(4)}"
-    try:
-        yield name
-    finally:
-        WorkspaceManager(engine).remove(name)
-
-
-@contextmanager
-def stopwatch(into: list[float]) -> Iterator[None]:
-    """Add the seconds that the block takes."""
-    began = time.perf_counter()
-    yield
-    into.append(time.perf_counter() - began)
-
-
-def run(*argv: str) -> None:
-    """Run a command whose output nobody wants, unless it fails."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(argv)} failed: {done.stderr or done.stdout}")
-
-
-def seconds(value: float) -> str:
-    """Write a duration."""
-    return f"{value:.2f} s"
+    return measure_sessions(SMALL if small else Plan())
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from typing import Any
 
 PATIENCE = 60.0
 
-KILL_WORKER = (
-    "/opt/perry/busybox",
-    "sh",
-    "-c",
-    'for file in $("$0" grep -l "^/opt/perry/layers/" /proc/[0-9]*/cmdline); do'
-    " process=${file#/proc/}; kill -KILL ${process%/cmdline}; done",
-    "/opt/perry/busybox",
-)
+BUSYBOX = "/opt/perry/busybox"
+_KILL = """
+for file in $("$0" grep -l "^/opt/perry/layers/" /proc/[0-9]*/cmdline); do
+  process=${file#/proc/}
+  kill -KILL ${process%/cmdline}
+done
+"""
+KILL_WORKER = (BUSYBOX, "sh", "-c", _KILL, BUSYBOX)
 """Kills a workspace's worker from inside, whatever its image has."""
 
 

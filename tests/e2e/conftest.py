@@ -118,9 +118,7 @@ def second_engine(client: docker.DockerClient, runtime_image: str) -> Iterator[O
 
 
 @pytest.fixture
-def bare_engine(second_engine: OwnEngine) -> Iterator[OwnEngine]:
+def bare_engine(second_engine: OwnEngine) -> OwnEngine:
     """The tests' own engine with perry's two images and nothing else of perry's."""
-    second_engine.empty()
-    second_engine.fill()
-    yield second_engine
-    second_engine.empty()
+    second_engine.reset()
+    return second_engine

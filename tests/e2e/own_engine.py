@@ -37,14 +37,15 @@ def own_engine(first: docker.DockerClient) -> Iterator[str]:
     network = first.networks.create(BRIDGE, options=options, labels={LABEL: "1"})
     try:
         # a socket's path may have 108 characters, so not below pytest's own directory
-        with tempfile.TemporaryDirectory(prefix="perry-engine-") as directory:
-            process = _start(Path(directory))
-            try:
-                address = f"unix://{directory}/docker.sock"
-                _await(address, process, Path(directory, "log"))
-                yield address
-            finally:
-                _stop(process)
+        directory = Path(tempfile.mkdtemp(prefix="perry-engine-"))
+        process = _start(directory)
+        try:
+            address = f"unix://{directory}/docker.sock"
+            _await(address, process, directory / "log")
+            yield address
+        finally:
+            _stop(process)
+            subprocess.run([*_as_root(), "rm", "-rf", str(directory)], check=True)
     finally:
         network.remove()
 
@@ -60,12 +61,19 @@ def _start(directory: Path) -> subprocess.Popen[bytes]:
         "--bridge": BRIDGE,
     }
     flags = ["--iptables=false", "--ip6tables=false", "--userland-proxy=false"]
+    with_us = ["setpriv", "--pdeathsig", "TERM"]  # should this process be killed
     words = [str(word) for option in options.items() for word in option]
-    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     with Path(directory, "log").open("wb") as log:
         return subprocess.Popen(
-            [*root, "dockerd", *words, *flags], stdout=log, stderr=log, start_new_session=True
+            [*_as_root(), *with_us, "dockerd", *words, *flags],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
+
+
+def _as_root() -> list[str]:
+    return [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 
 def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -73,11 +81,12 @@ def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     while True:
         try:
             docker.DockerClient(base_url=address).close()
-            return
         except DockerException:
             waiting = process.poll() is None and time.monotonic() < deadline
             assert waiting, f"no second dockerd: {log.read_text()[-2000:]}"
             time.sleep(0.05)
+        else:
+            return
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -94,14 +103,21 @@ class OwnEngine:
     client: docker.DockerClient
     runtime: str
 
-    def empty(self) -> None:
-        """Take away every container, volume and image."""
+    def reset(self) -> None:
+        """Have perry's two images on it, and no container, volume or other image."""
+        self._empty()
+        wanted = {self.runtime, image.workspace_reference()}
+        for found in self.client.images.list():
+            if not wanted & set(found.tags):
+                self.client.images.remove(found.id, force=True)
+        if wanted - set(self.images()):
+            self.fill()
+
+    def _empty(self) -> None:
         for container in self.client.containers.list(all=True):
             container.remove(force=True, v=True)
         for volume in self.client.volumes.list():
             volume.remove(force=True)
-        for image in self.client.images.list():
-            self.client.images.remove(image.id, force=True)
 
     def fill(self) -> None:
         """Bring perry's images: the runtime's, and a small one that stands for the workspace's."""

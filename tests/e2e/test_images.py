@@ -13,8 +13,8 @@ from perry.workspace.models import Ready, Workspace
 from perry.workspace.progress import finish
 from perry.workspace.worker_process import WorkerProcess
 from tests.conftest import Workspaces
-from tests.e2e.labels import LABEL
 from tests.e2e.eventually import eventually
+from tests.e2e.labels import LABEL
 from tests.e2e.transcripts import CLAUDE_DIRECTORY, claude_session
 
 Build = Callable[..., str]

@@ -16,8 +16,8 @@ from perry.errors import SessionNotFound, WorkerUntrusted
 from perry.sessions.models import Session
 from perry.workspace.models import Workspace
 from tests.conftest import Workspaces
-from tests.e2e.labels import LABEL
 from tests.e2e.eventually import eventually
+from tests.e2e.labels import LABEL
 from tests.e2e.transcripts import (
     CLAUDE_DIRECTORY,
     add_opencode_session,

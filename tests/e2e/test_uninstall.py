@@ -111,7 +111,7 @@ def test_a_key_from_before_an_uninstall_does_no_harm(
 
 
 def test_sync_all_brings_every_running_workspace_to_this_perry(
-    bare_engine: OwnEngine, perry: Perry
+    perry: Perry,
 ) -> None:
     for name in ("one", "two", "three"):
         perry.ok("workspace", "init", name)
@@ -121,7 +121,9 @@ def test_sync_all_brings_every_running_workspace_to_this_perry(
     assert [line for line in said.splitlines() if line.endswith(":")] == ["one:", "two:"]
     assert said.count("is ready") == 2
     assert "runs already" in said
-    states = {view["name"]: view["health"] for view in perry.json("workspace", "list")["workspaces"]}
+    states = {
+        view["name"]: view["health"] for view in perry.json("workspace", "list")["workspaces"]
+    }
     assert states == {"one": "healthy", "two": "healthy", "three": "stopped"}
     answer = perry.json("workspace", "sync", "--all")
     assert [ready["workspace"]["name"] for ready in answer["workspaces"]] == ["one", "two"]

@@ -1,0 +1,362 @@
+"""`perry session tail`: what happens in sessions, at the moment it happens.
+
+Every workspace is listened to in a thread of its own, and what they hear comes out of one queue in
+the main thread, which prints it. What was printed is remembered just as far as is needed to go on
+after a lost connection or a restarted worker with nothing missing and nothing twice. How workers
+are reached and revived is known elsewhere.
+"""
+
+from __future__ import annotations
+
+import io
+import json as json_module
+import queue
+import select
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import msgspec
+import typer
+
+from perry.cli import render
+from perry.cli.options import examples
+from perry.cli.text import counted, one_line, shortened, width
+from perry.errors import (
+    EngineError,
+    PerryError,
+    SessionNotFound,
+    WorkerError,
+    WorkspaceNotRunning,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from perry.cli.fleet import Fleet, Found
+    from perry.client.follow import Follower
+    from perry.sessions.models import Message, Session
+    from perry.workspace.models import Workspace
+
+T = TypeVar("T")
+
+PASSING = (WorkerError, WorkspaceNotRunning, EngineError)
+"""What is over in a moment when a worker, a container or an engine is restarted."""
+
+WAITING = 1000
+"""Things heard and not yet printed; beyond it the workers wait, and skip what is overtaken."""
+
+EPILOG = examples(
+    "perry session tail",
+    "perry session tail 4f2a --lines 50",
+    "perry session tail --json | jq -r '.session.title'",
+)
+
+
+def tail(
+    session_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[ID]", help="Its id, or the start of it.", show_default=False),
+    ] = None,
+    workspace: Annotated[
+        str | None,
+        typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace."),
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude."),
+    ] = None,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="N", min=0, help="Begin with the N newest.")
+    ] = 10,
+    full: Annotated[bool, typer.Option("--full", help="Tool calls and results whole.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+) -> None:
+    """Print what is new, as it happens, until Ctrl-C.
+
+    With ID the messages of that session, without it a line for each change of any session.
+    """
+    from perry.cli.session import connect_fleet  # noqa: PLC0415  # which registers this command
+
+    fleet = connect_fleet(workspace)
+    if session_id is not None:
+        found, _ = fleet.find(session_id, agent=agent)
+        tail_session(fleet, found, lines=lines, full=full, json=json)
+    elif not fleet.workspaces:
+        render.line(
+            "no workspace is running; start one: perry workspace init NAME", stream=sys.stderr
+        )
+    else:
+        tail_all(fleet, agent=agent, json=json)
+
+
+# One session
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """The session has fewer messages than were printed: `count`."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The session was deleted."""
+
+
+def tail_session(fleet: Fleet, found: Found, *, lines: int, full: bool, json: bool) -> None:
+    """Print the newest messages of a session and all that come, until it is deleted.
+
+    Raises what ends the workspace's events.
+    """
+    told = _messages(fleet, found, lines)
+    if not json:
+        render.conversation(told, full=full)
+        return
+    where = {"workspace": found.workspace.name, "id": found.session.id}
+    for message in told:
+        _json_line({**where, "message": msgspec.to_builtins(message)})
+
+
+def _messages(fleet: Fleet, found: Found, lines: int) -> Iterator[Message]:
+    """Give a session's messages, and say on stderr what else happens to it."""
+
+    def heard(workspace: Workspace) -> Iterator[Message | Rewritten | Gone]:
+        return new_messages(follower(fleet, workspace), found.session, lines)
+
+    name = one_line(found.session.id)
+    for item in merged([found.workspace], heard, idle=sys.stdout.flush):
+        if isinstance(item, Ended):
+            raise item.error
+        if isinstance(item, Rewritten):
+            render.warn(f"session {name} was rewritten: {counted(item.count, 'message')} now")
+        elif isinstance(item, Gone):
+            render.warn(f"session {name} was deleted")
+        else:
+            yield item
+
+
+def new_messages(
+    follower: Follower, session: Session, lines: int
+) -> Iterator[Message | Rewritten | Gone]:
+    """Give a session's `lines` newest messages and then each new one, until it is gone."""
+    key = _key(session)
+    seen: int | None = None
+    for event in follower:
+        about_it = event.kind == "reset" or (event.agent_type, event.session_id) == key
+        if seen is not None and not about_it:
+            continue
+        client = follower.client
+        try:
+            # Asked, not taken from the event: what was printed last may be newer than that.
+            count = client.get_session(session.id, agent=session.agent_type).message_count
+            if seen is None:
+                seen = max(0, count - lines)
+            elif count < seen:
+                seen = count
+                yield Rewritten(count)
+            new = client.iterate_messages(session.id, agent=session.agent_type, start=seen)
+            for message in new:
+                seen += 1
+                yield message
+        except SessionNotFound:
+            yield Gone()
+            return
+        except WorkerError as error:
+            follower.again(error)
+
+
+# All sessions
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happened to a session of a workspace; `session` as it is now, or last was."""
+
+    workspace: str
+    kind: str
+    session: Session
+
+
+def tail_all(fleet: Fleet, *, agent: str | None, json: bool) -> None:
+    """Print a line for each change of a session in any workspace.
+
+    A workspace that ends is told on stderr, and the others go on; ends with exit code 1 when none
+    is left.
+    """
+
+    def heard(workspace: Workspace) -> Iterator[Change]:
+        return changes(follower(fleet, workspace), workspace.name, agent)
+
+    columns = max(width(one.name) for one in fleet.workspaces)
+    for item in merged(fleet.workspaces, heard, idle=sys.stdout.flush):
+        if isinstance(item, Ended):
+            render.failed(item.error)
+        elif json:
+            _json_line(change_view(item))
+        else:
+            render.line(change_line(item, time.strftime("%H:%M:%S"), columns, render.room()))
+    raise typer.Exit(1)
+
+
+def changes(follower: Follower, workspace: str, agent: str | None) -> Iterator[Change]:
+    """Give the changes of a workspace's sessions, those included that no event told.
+
+    After a reset the sessions are listed, and what is not as it was is a change.
+    """
+    known: dict[tuple[str, str], Session] | None = None
+    for event in follower:
+        if event.kind in {"ready", "reset"}:
+            if known is not None and event.kind == "ready":
+                continue  # a connection that goes on where the last one broke
+            try:
+                listed = follower.client.list_sessions(agent=agent, children=True)
+            except WorkerError as error:
+                follower.again(error)
+                continue
+            now = {_key(session): session for session in listed}
+            yield from _differences(workspace, now if known is None else known, now)
+            known = now
+        elif known is not None and agent in {None, event.agent_type}:
+            key = (event.agent_type or "", event.session_id or "")
+            after = {} if event.session is None else {key: event.session}
+            before = {key: known[key]} if key in known else {}
+            yield from _differences(workspace, before, after)
+            known.pop(key, None)
+            known |= after
+
+
+def _differences(
+    workspace: str,
+    before: dict[tuple[str, str], Session],
+    after: dict[tuple[str, str], Session],
+) -> Iterator[Change]:
+    for key, session in before.items():
+        if key not in after:
+            yield Change(workspace, "deleted", session)
+    for key, session in sorted(after.items(), key=lambda item: item[1].last_activity):
+        if key not in before:
+            yield Change(workspace, "created", session)
+        elif session != before[key]:
+            yield Change(workspace, "updated", session)
+
+
+def change_line(change: Change, moment: str, columns: int, room: int | None) -> str:
+    """Tell a change on one line; `columns` is the width of the longest workspace's name."""
+    session = change.session
+    name = one_line(change.workspace)
+    facts = [
+        moment,
+        name + " " * (columns - width(name)),
+        f"{one_line(session.agent_type):<8}",
+        change.kind,
+        f"{counted(session.message_count, 'message'):>12}",
+        one_line(session.title),
+    ]
+    told = "  ".join(facts)
+    return told if room is None else shortened(told, room)
+
+
+def change_view(change: Change) -> dict[str, Any]:
+    """Give the keys of a change as JSON."""
+    session = msgspec.to_builtins(change.session)
+    return {"workspace": change.workspace, "event": change.kind, "session": session}
+
+
+# Several workspaces at once
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Nothing more comes from a workspace, because of an error."""
+
+    workspace: str
+    error: PerryError
+
+
+class _Closed:
+    """Nobody reads our output any more."""
+
+
+class _Done:
+    """Nothing more comes from a workspace."""
+
+
+def merged(
+    workspaces: Sequence[Workspace],
+    heard: Callable[[Workspace], Iterable[T]],
+    *,
+    idle: Callable[[], None],
+) -> Iterator[T | Ended]:
+    """Give what is heard in all workspaces, as it comes, until it ends in each of them.
+
+    `idle` is called when there is nothing, before waiting. Raises BrokenPipeError when nobody reads
+    stdout any more, and any error of `heard` that isn't a PerryError.
+    """
+    coming: queue.Queue[T | Ended | _Done | _Closed | Exception] = queue.Queue(WAITING)
+    for workspace in workspaces:
+        threading.Thread(target=_listen, args=(workspace, heard, coming), daemon=True).start()
+    _when_unread(lambda: coming.put(_Closed()))
+    listening = len(workspaces)
+    while listening:
+        if coming.empty():
+            idle()
+        item = coming.get()
+        if isinstance(item, _Done):
+            listening -= 1
+        elif isinstance(item, _Closed):
+            raise BrokenPipeError
+        elif isinstance(item, Exception):
+            raise item
+        else:
+            yield item
+
+
+def _listen(
+    workspace: Workspace,
+    heard: Callable[[Workspace], Iterable[T]],
+    coming: queue.Queue[T | Ended | _Done | _Closed | Exception],
+) -> None:
+    try:
+        for item in heard(workspace):
+            coming.put(item)
+    except PerryError as error:
+        coming.put(Ended(workspace.name, error))
+    except Exception as error:  # noqa: BLE001  # raised again in the main thread
+        coming.put(error)
+    coming.put(_Done())
+
+
+def _when_unread(tell: Callable[[], None]) -> None:
+    """Watch for the moment when stdout, a pipe, has lost its reader; a write may be far away."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except io.UnsupportedOperation:
+        return  # no real file, so nobody who could close it
+
+    def watch() -> None:
+        closing = select.poll()
+        closing.register(descriptor, 0)  # of no event but those that are always told
+        if any(events & (select.POLLERR | select.POLLHUP) for _, events in closing.poll()):
+            tell()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def follower(fleet: Fleet, workspace: Workspace) -> Follower:
+    """Listen to a workspace; its worker is reached anew, and revived, whenever it is lost."""
+    from perry.client.follow import Follower  # noqa: PLC0415  # loads slowly, see connection.py
+
+    return Follower(lambda: fleet.connect(workspace), passing=PASSING)
+
+
+def _key(session: Session) -> tuple[str, str]:
+    return session.agent_type, session.id
+
+
+def _json_line(value: object) -> None:
+    # Escapes throughout: what a lone surrogate needs, and no line end can be among them.
+    render.line(json_module.dumps(value))
