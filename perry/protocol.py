@@ -21,6 +21,9 @@ DIGEST_VARIABLE = "PERRY_WORKER_DIGEST"
 DEFAULT_PAGE = 100
 """Messages in a page where the caller names no limit."""
 
+HEARTBEAT = 15.0
+"""Seconds of silence after which an event stream says that it is still there."""
+
 UNBUNDLED = "unbundled"
 """The digest that a worker started by hand reports: it runs from no bundle."""
 

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import msgspec
@@ -24,7 +24,9 @@ from perry.errors import WorkerError, WorkerFailure, WorkerUnreachable, WorkerUn
 from perry.protocol import Health, is_proof
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT = 2.0  # s
 LONGEST_ANSWER = 60.0  # s from the first byte of an answer to its last
@@ -119,15 +121,29 @@ class Channel:
         nothing can have reached the worker.
         Raises WorkerUnreachable, WorkerUntrusted, or WorkerFailure for 503 and oversized answers.
         """
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_idempotent if method == "GET" else _never_sent),
-            stop=tenacity.stop_any(tenacity.stop_after_delay(LONGEST_RETRYING), _Enough()),
-            wait=tenacity.wait_exponential(multiplier=0.05, max=1.0)
-            + tenacity.wait_random(0, 0.05),
-            reraise=True,
-        )
+        retrying = _retrying(_idempotent if method == "GET" else _never_sent)
         with self._errors():
             return retrying(self._attempt, method, path, params, timeout or self._timeout)
+
+    @contextlib.contextmanager
+    def stream(
+        self, path: str, params: Mapping[str, str], *, silence: float
+    ) -> Iterator[Answer | Iterator[bytes]]:
+        """Open one answer without an end, and close it after the block.
+
+        Gives the bytes as they come, or the whole answer where its status isn't 200. Until it is
+        open it is asked for as `ask` does; from then on `silence` is how many seconds the worker
+        may say nothing. Nothing else can be asked of this channel meanwhile.
+        Raises what `ask` raises, inside the block as well.
+        """
+        with self._errors():
+            response = _retrying(_idempotent)(self._attempt_stream, path, params, silence)
+            with contextlib.closing(response):
+                if response.status_code == OK:
+                    self._require_identity(response)
+                    yield response.iter_raw()
+                else:
+                    yield Answer(response.status_code, self._body(response))
 
     def ask_openly(self, path: str, params: Mapping[str, str], *, with_token: bool) -> Answer:
         """Send one GET once, without the token unless asked for; 503 is an answer like another.
@@ -135,9 +151,11 @@ class Channel:
         Raises what `ask` raises.
         """
         with self._errors(), self._lock:
-            if with_token:
-                return self._with_proof("GET", path, params, self._timeout)
-            return self._send("GET", path, params, self._timeout, token=None)
+            if not with_token:
+                return self._send("GET", path, params, self._timeout, token=None)
+            return self._with_proof(
+                lambda token: self._send("GET", path, params, self._timeout, token=token)
+            )
 
     def prove(self) -> None:
         """Let the worker prove that it has the token, over the connection that is kept.
@@ -151,19 +169,31 @@ class Channel:
         self, method: str, path: str, params: Mapping[str, str] | None, timeout: float
     ) -> Answer:
         with self._lock:
-            answer = self._with_proof(method, path, params, timeout)
+            answer = self._with_proof(
+                lambda token: self._send(method, path, params, timeout, token=token)
+            )
         if answer.status == STARTING:
             raise _Unready(words_in(answer))
         return answer
 
-    def _with_proof(
-        self, method: str, path: str, params: Mapping[str, str] | None, timeout: float
-    ) -> Answer:
+    def _attempt_stream(
+        self, path: str, params: Mapping[str, str], silence: float
+    ) -> httpx.Response:
+        with self._lock:
+            response = self._with_proof(
+                lambda token: self._open("GET", path, params, silence, token=token)
+            )
+        if response.status_code != STARTING:
+            return response
+        with contextlib.closing(response):
+            raise _Unready(words_in(Answer(STARTING, self._body(response))))
+
+    def _with_proof(self, send: Callable[[str | None], T]) -> T:
         for _ in range(HANDSHAKES):
             if self._token is not None and not self._proved:
                 self._prove()
             with contextlib.suppress(_NewConnection):  # prove again, over the new one
-                return self._send(method, path, params, timeout, token=self._token)
+                return send(self._token)
         raise WorkerUnreachable(
             f"The worker at {self._address} closes its connection after every answer.",
             hint=_restart(self._workspace),
@@ -193,6 +223,23 @@ class Channel:
         *,
         token: str | None,
     ) -> Answer:
+        response = self._open(method, path, params, timeout, token=token)
+        try:
+            with contextlib.closing(response):
+                return Answer(response.status_code, self._body(response))
+        except Exception:
+            self._proved = False
+            raise
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        timeout: float,
+        *,
+        token: str | None,
+    ) -> httpx.Response:
         def trace(event: str, _: object) -> None:
             if event in CONNECTING:
                 self._proved = False
@@ -208,16 +255,13 @@ class Channel:
             extensions={"trace": trace},
         )
         try:
-            response = self._http.send(request, stream=True)
-            with contextlib.closing(response):
-                return Answer(response.status_code, self._body(response))
+            return self._http.send(request, stream=True)
         except Exception:
             self._proved = False
             raise
 
     def _body(self, response: httpx.Response) -> bytes:
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise self._failure("its answer is compressed, which was not asked for", response)
+        self._require_identity(response)
         body = bytearray()
         deadline = time.monotonic() + LONGEST_ANSWER
         for chunk in response.iter_raw():
@@ -227,6 +271,10 @@ class Channel:
             if time.monotonic() > deadline:
                 raise self._failure(f"its answer took over {LONGEST_ANSWER:g} s", response)
         return bytes(body)
+
+    def _require_identity(self, response: httpx.Response) -> None:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise self._failure("its answer is compressed, which was not asked for", response)
 
     def _failure(self, what: str, response: httpx.Response) -> WorkerFailure:
         return WorkerFailure(
@@ -287,6 +335,15 @@ def plain(words: str) -> str:
     """Make somebody else's words short and safe for a terminal."""
     cut = words if len(words) <= LONGEST_QUOTE else words[:LONGEST_QUOTE] + "…"
     return "".join(each if each.isprintable() else "\ufffd" for each in cut)
+
+
+def _retrying(worthwhile: Callable[[BaseException], bool]) -> tenacity.Retrying:
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(worthwhile),
+        stop=tenacity.stop_any(tenacity.stop_after_delay(LONGEST_RETRYING), _Enough()),
+        wait=tenacity.wait_exponential(multiplier=0.05, max=1.0) + tenacity.wait_random(0, 0.05),
+        reraise=True,
+    )
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -7,9 +7,12 @@ answers are decoded strictly. This module must not know Docker, or how an addres
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 from urllib.parse import quote
 
+import httpx
 import msgspec
 
 from perry.client.channel import (
@@ -22,21 +25,21 @@ from perry.client.channel import (
     plain,
     words_in,
 )
+from perry.client.events import Event, event_of, split
 from perry.errors import SessionNotFound, WorkerFailure
-from perry.protocol import DEFAULT_PAGE, Health
+from perry.protocol import DEFAULT_PAGE, HEARTBEAT, Health
 from perry.sessions.models import Message, MessagePage, Session, SessionAnswer, SessionList
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from types import TracebackType
-
-    import httpx
 
 T = TypeVar("T")
 
 REFRESH_TIMEOUT = 120.0  # s: a full scan of a large home
 DELETE_TIMEOUT = 30.0  # s
 LONGEST_ID = 1024  # characters; file names, which ids come from, are shorter
+SILENCE = HEARTBEAT + 5.0  # s after which a stream without a heartbeat counts as dead
 RESTARTS = 20  # of a page whose session grew while it was read
 
 
@@ -51,7 +54,7 @@ class WorkerClient:
     `workspace` is for error messages; `timeout` is how many seconds the worker may be silent;
     `largest_answer` is in bytes. `transport` is another way to it than TCP; one that doesn't hand
     on httpcore's trace events has to end at the same worker for all its life, since the client
-    can't see its connections change.
+    can't see its connections change. Event streams go through it beside the other questions.
     Every method may raise WorkerUnreachable, WorkerUntrusted or WorkerFailure.
     """
 
@@ -66,14 +69,17 @@ class WorkerClient:
         largest_answer: int = LARGEST_ANSWER,
     ) -> None:
         self.workspace = workspace
-        self._channel = Channel(
+        self._transport = transport
+        self._largest_answer = largest_answer
+        self._open_channel = functools.partial(
+            Channel,
             base_url,
             token,
             workspace=workspace,
-            transport=transport,
             timeout=timeout,
             largest_answer=largest_answer,
         )
+        self._channel = self._open_channel(transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -146,14 +152,20 @@ class WorkerClient:
         return self._get(path, params, MessagePage, session_id)
 
     def iterate_messages(
-        self, session_id: str, *, agent: str | None = None, page: int = DEFAULT_PAGE
+        self,
+        session_id: str,
+        *,
+        agent: str | None = None,
+        page: int = DEFAULT_PAGE,
+        start: int = 0,
     ) -> Iterator[Message]:
         """Yield all messages of a session in time order, those written meanwhile included.
 
+        `start` leaves out so many of the oldest.
         Raises SessionNotFound, and WorkerFailure where the session changes faster than it is read.
         """
         total = self.list_messages(session_id, limit=1, agent=agent).total
-        start, restarts = 0, 0
+        restarts = 0
         while start < total:
             count = min(page, total - start)
             got = self.list_messages(
@@ -169,6 +181,28 @@ class WorkerClient:
                 self._reject(f"session {session_id} has fewer messages than it says")
             yield from got.messages
             start, restarts = start + count, 0
+
+    def events(self, since: str | None = None) -> Generator[Event, None, None]:
+        """Yield what changes, from the event with the id `since` on, or from now.
+
+        The first is `ready`, or `reset` where what happened since is not known any more. Goes over
+        a connection of its own, opened with the first event and closed with the iterator. Ends
+        when the worker ends it.
+        """
+        transport = None if self._transport is None else _Shared(self._transport)
+        with (
+            contextlib.closing(self._open_channel(transport=transport)) as channel,
+            channel.stream("/events", _params(since=since), silence=SILENCE) as got,
+        ):
+            if isinstance(got, Answer):
+                self._fail(got)
+            try:
+                for block in split(got, self._largest_answer):
+                    if (event := event_of(block)) is not None:
+                        yield event
+            except (ValueError, RecursionError) as error:
+                words = f"The worker of {self.workspace} sent an event that makes no sense"
+                raise self._failure(f"{words}: {error}.", OK) from error
 
     def delete_session(self, session_id: str, *, agent: str | None = None) -> None:
         """Delete a session with its children and side files; raises SessionNotFound.
@@ -242,6 +276,16 @@ class WorkerClient:
             hint=f"`perry workspace logs {self.workspace}` shows its log.",
             workspace=self.workspace,
         )
+
+
+class _Shared(httpx.BaseTransport):
+    """A transport that somebody else closes."""
+
+    def __init__(self, transport: httpx.BaseTransport) -> None:
+        self._transport = transport
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._transport.handle_request(request)
 
 
 def _params(**given: str | int | None) -> dict[str, str]:

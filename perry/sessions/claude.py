@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,11 +18,15 @@ from perry.errors import SessionNotFound
 from perry.sessions.claude_content import Record, messages_of
 from perry.sessions.claude_log import MAIN, Log, Thread
 from perry.sessions.jsonl import LogReading, read_log, read_page
+from perry.sessions.claude_summaries import Summaries, notes_of
 from perry.sessions.models import Message, Session
+from perry.sessions.packed import unpack
 from perry.sessions.records import Undecodable, decode, title_of
-from perry.sessions.source import Entry, Reading, Scan, Stale, distinct, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
+from perry.sessions.tree import is_directory
 
 _FILE_NAME = re.compile(r"tool-results[/\\]+([A-Za-z0-9_-][A-Za-z0-9_.-]*\.txt)")
+_SESSION = 2  # levels below the projects: the side files of a session
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -31,11 +34,13 @@ class ClaudeSource:
     """Reads `projects/<directory>/<uuid>.jsonl` and the subagents beside them."""
 
     agent = "claude"
+    remembered = (Reading, LogReading)
 
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         configured = env.get("CLAUDE_CONFIG_DIR")
         base = home / configured if configured else home / ".claude"
         self._projects = base / "projects"
+        self._summaries = Summaries()
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -62,29 +67,34 @@ class ClaudeSource:
 
     def read(self, unit: Path, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading."""
-        is_child = True if self._is_child(unit) else None
+
+        def begin() -> Log:
+            return Log(stem=shown(unit.stem), is_child=self._is_child(unit) or None)
+
         return read_log(
             unit,
             before,
-            lambda: Log(stem=unit.stem, is_child=is_child),
-            lambda log, modified: _sessions(unit, log, modified),
+            begin,
+            lambda log, modified: (_sessions(unit, log, modified), notes_of(log)),
         )
 
-    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
-        """Give sessions the summaries that stand in other logs, and every session its own id."""
-        titles = _summary_titles(readings)
-        entries = []
-        for unit, reading in readings.items():
-            for key, session in reading.sessions.items():
-                entry = Entry(session, unit, key)
-                entries.append(_titled(entry, titles.get(unit)))
-        return distinct(entries)
+    def resolve(
+        self, readings: Mapping[Path, Reading], changed: Collection[Path]
+    ) -> Mapping[Path, Sequence[Entry]]:
+        """Give sessions the summaries that stand in other logs."""
+        retitled = self._summaries.settle(readings, changed)
+        found = entries_of(readings, {*changed, *retitled})
+        for unit, entries in found.items():
+            title = self._summaries.titles.get(unit)
+            if title is not None:
+                found[unit] = [_titled(entry, title) for entry in entries]
+        return found
 
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the records that hold these messages, and nothing else of the log."""
-        log = _log_of(reading)
-        if log is None or not isinstance(reading, LogReading):
+        if not isinstance(reading, LogReading):
             raise Stale
+        log = unpack(reading.visible, Log)
         results = _Results(entry.unit, log)
         thread = log.threads[entry.key]
         return read_page(
@@ -118,38 +128,30 @@ class ClaudeSource:
 
     def _logs(self, directory: Path, unreadable: dict[str, str]) -> Iterator[Path]:
         """Find the logs below a directory; links to directories are followed to projects only."""
-        try:
-            with os.scandir(directory) as listing:
-                children = list(listing)
-        except FileNotFoundError:
-            return  # nothing was written yet, or it went while we looked
-        except OSError as error:
-            unreadable[shown(directory)] = error.strerror or str(error)
-            return
-        for child in children:
-            path = Path(child.path)
-            parts = path.relative_to(self._projects).parts
-            if self._is_log(parts):
-                yield path
-            elif self._may_hold_logs(path, parts):
-                yield from self._logs(path, unreadable)
-
-    def _may_hold_logs(self, path: Path, parts: Sequence[str]) -> bool:
-        match parts:
-            case (_,):
-                return path.is_dir()
-            case (_, _) | (_, _, "subagents", *_):
-                return path.is_dir() and not path.is_symlink()
-        return False
+        return _logs_below(directory, len(directory.relative_to(self._projects).parts), unreadable)
 
     def _is_child(self, unit: Path) -> bool:
         project = unit.relative_to(self._projects).parts[0]
         return unit.parent != self._projects / project or unit.name.startswith("agent-")
 
 
-def _log_of(reading: Reading) -> Log | None:
-    visible = reading.visible if isinstance(reading, LogReading) else None
-    return visible if isinstance(visible, Log) else None
+def _logs_below(directory: Path, depth: int, unreadable: dict[str, str]) -> Iterator[Path]:
+    """Find logs; at depth 0 are the projects, at 1 their logs, at 3 and below the subagents'."""
+    try:
+        with os.scandir(directory) as listing:
+            children = list(listing)
+    except FileNotFoundError:
+        return  # nothing was written yet, or it went while we looked
+    except OSError as error:
+        unreadable[shown(directory)] = error.strerror or str(error)
+        return
+    for child in children:
+        if depth in (1, 3) and child.name.endswith(".jsonl"):
+            yield directory / child.name
+        elif (depth != _SESSION or child.name == "subagents") and is_directory(
+            child, follow=depth == 0
+        ):
+            yield from _logs_below(directory / child.name, min(depth + 1, 3), unreadable)
 
 
 def _said(line: bytes, results: _Results) -> list[Message]:
@@ -160,7 +162,7 @@ def _said(line: bytes, results: _Results) -> list[Message]:
 
 
 def _sessions(unit: Path, log: Log, modified: int) -> dict[str, Session]:
-    stem = shown(unit.stem)
+    stem = log.stem
     owner = log.owner if log.owner != log.stem else None
     if unit.parent.name == "subagents" and owner is None:
         owner = shown(unit.parent.parent.name)
@@ -170,7 +172,7 @@ def _sessions(unit: Path, log: Log, modified: int) -> dict[str, Session]:
     for key, thread in log.threads.items():
         main = key == MAIN
         sessions[key] = _session(
-            stem if main else shown(key),
+            stem if main else key,
             unit,
             thread,
             title=own_title if main else None,
@@ -193,7 +195,7 @@ def _session(
     skipped: int,
     directory: str | None,
 ) -> Session:
-    usage = thread.usage.values()
+    sent, received = thread.tokens.both() if len(thread.tokens) else (None, None)
     return Session(
         id=identifier,
         agent_type="claude",
@@ -207,43 +209,16 @@ def _session(
         model=thread.model,
         started_at=thread.started_at,
         parent_id=parent,
-        input_tokens=sum(sent for sent, _ in usage) if usage else None,
-        output_tokens=sum(received for _, received in usage) if usage else None,
+        input_tokens=sent,
+        output_tokens=received,
         skipped_lines=skipped,
     )
 
 
-def _summary_titles(readings: Mapping[Path, Reading]) -> dict[Path, str]:
-    """Match summaries to logs by the leaf they name: it may stand in another log.
-
-    A summary whose leaf stands nowhere belongs to the log that holds it.
-    """
-    logs = {unit: log for unit, reading in readings.items() if (log := _log_of(reading))}
-    abroad = {
-        leaf: title
-        for log in logs.values()
-        for leaf, title in log.summaries
-        if leaf not in log.seen
-    }
-    found: set[str] = set()
-    titles: dict[Path, str] = {}
-    for unit, log in logs.items():
-        for leaf in abroad.keys() & log.seen if abroad else ():
-            found.add(leaf)
-            titles[unit] = abroad[leaf]
-    for unit, log in logs.items():
-        for leaf, title in log.summaries:
-            if leaf in log.seen or leaf not in found:
-                titles[unit] = title
-    named = {unit for unit, log in logs.items() if log.custom_title or log.ai_title}
-    return {unit: title for unit, title in titles.items() if unit not in named}
-
-
-def _titled(entry: Entry, title: str | None) -> Entry:
-    if title is None or entry.key != MAIN:
+def _titled(entry: Entry, title: str) -> Entry:
+    if entry.key != MAIN:
         return entry
-    session = msgspec.structs.replace(entry.session, title=title_of(title))
-    return replace(entry, session=session)
+    return Entry(msgspec.structs.replace(entry.session, title=title_of(title)), entry.unit, MAIN)
 
 
 class _Results:

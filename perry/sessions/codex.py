@@ -8,16 +8,16 @@ files of their own, which are units without sessions. What a line means stands i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from perry.sessions.codex_content import Line, directory_of, messages_of, prompt_of
-from perry.sessions.codex_titles import NAMES_LOG, database_of, read_titles, titles_of
+from perry.sessions.codex_titles import NAMES_LOG, TitlesReading, database_of, read_titles, titles_of
 from perry.sessions.jsonl import LineLog, LogReading, Track, read_log, read_page
 from perry.sessions.models import Message, Session
+from perry.sessions.packed import unpack
 from perry.sessions.records import (
     Undecodable,
     decode,
@@ -26,7 +26,7 @@ from perry.sessions.records import (
     title_of,
     token_count,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, distinct, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
 from perry.sessions.tree import files_below, placed
 
 _MAIN = ""
@@ -34,11 +34,10 @@ _DEPTH = 3  # year, month and day
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
 
-@dataclass
-class CodexLog(LineLog):
+class CodexLog(LineLog, array_like=True):
     """What has been read so far of one log; `is_described` once its first line was seen."""
 
-    track: Track = field(default_factory=Track)
+    track: Track = msgspec.field(default_factory=Track)
     is_described: bool = False
     id: str | None = None
     parent: str | None = None
@@ -101,10 +100,12 @@ class CodexSource:
     """Reads `sessions/YYYY/MM/DD/rollout-<time>-<uuid>.jsonl` and the archived ones."""
 
     agent = "codex"
+    remembered = (Reading, LogReading, TitlesReading)
 
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         self._base = placed(home, env.get("CODEX_HOME") or ".codex")
         self._places = (self._base / "sessions", self._base / "archived_sessions")
+        self._titles: dict[str, str] = {}
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -139,23 +140,27 @@ class CodexSource:
         if self._has_names(unit):
             return read_titles(unit, before)
         return read_log(
-            unit, before, CodexLog, lambda log, modified: _sessions(unit, log, modified)
+            unit, before, CodexLog, lambda log, modified: (_sessions(unit, log, modified), ())
         )
 
-    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
-        """Give sessions their names, and every session its own id."""
-        titles = titles_of(readings)
-        entries = []
-        for unit, reading in readings.items():
-            for key, session in reading.sessions.items():
-                entries.append(_titled(Entry(session, unit, key), titles.get(session.id)))
-        return distinct(entries)
+    def resolve(
+        self, readings: Mapping[Path, Reading], changed: Collection[Path]
+    ) -> Mapping[Path, Sequence[Entry]]:
+        """Give sessions their names; where a name may have changed, look at every session."""
+        if any(self._has_names(unit) for unit in changed):
+            self._titles = titles_of(readings)
+            changed = readings.keys() | changed
+        return {
+            unit: [_titled(entry, self._titles.get(entry.session.id)) for entry in entries]
+            for unit, entries in entries_of(readings, changed).items()
+        }
 
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the lines that hold these messages, and nothing else of the log."""
-        if not isinstance(reading, LogReading) or not isinstance(reading.visible, CodexLog):
+        if not isinstance(reading, LogReading):
             raise Stale
-        return read_page(entry.unit, reading, reading.visible.track, _messages, (start, stop))
+        track = unpack(reading.visible, CodexLog).track
+        return read_page(entry.unit, reading, track, _messages, (start, stop))
 
     def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
         """Delete the logs; the client drops the names of logs that are gone."""
@@ -214,4 +219,5 @@ def _sessions(unit: Path, log: CodexLog, modified: int) -> dict[str, Session]:
 def _titled(entry: Entry, title: str | None) -> Entry:
     if title is None:
         return entry
-    return replace(entry, session=msgspec.structs.replace(entry.session, title=title_of(title)))
+    session = msgspec.structs.replace(entry.session, title=title_of(title))
+    return Entry(session, entry.unit, entry.key)

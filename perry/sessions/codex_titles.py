@@ -10,7 +10,6 @@ import re
 import sqlite3
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,10 @@ _DATABASE = re.compile(r"state_(\d+)\.sqlite\Z")
 _SETTLED_NS = 50_000_000  # what changed within this time may change again with the same times
 
 
-@dataclass(frozen=True)
-class TitlesReading(Reading):
+class TitlesReading(Reading, frozen=True):
     """The names in one file, by session id."""
 
-    titles: dict[str, str] = field(default_factory=dict)
+    titles: dict[str, str] = {}
     stamp: Stamp = ()
 
 

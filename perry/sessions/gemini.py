@@ -12,8 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,13 +24,15 @@ from perry.sessions.gemini_projects import (
     LIST_FILE,
     ROOT_FILE,
     Projects,
+    ProjectsReading,
     project_of,
     read_projects,
 )
-from perry.sessions.jsonl import LogReading, fingerprint, opened, read_log, unreadable
+from perry.sessions.jsonl import LogReading, Notes, fingerprint, opened, read_log, unreadable
 from perry.sessions.models import Message, Session
+from perry.sessions.packed import pack, unpack
 from perry.sessions.records import Undecodable, decode, title_of
-from perry.sessions.source import Entry, Reading, Scan, Stale, distinct, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
 from perry.sessions.tree import directories_in, files_below, placed
 
 _MAIN = ""
@@ -42,6 +43,7 @@ class GeminiSource:
     """Reads `tmp/<project>/chats/session-*` and the folders of subagents beside them."""
 
     agent = "gemini"
+    remembered = (Reading, LogReading, ProjectsReading)
 
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         configured = env.get("GEMINI_CLI_HOME")
@@ -49,6 +51,9 @@ class GeminiSource:
         self._home = base
         self._list = base / ".gemini" / LIST_FILE
         self._tmp = base / ".gemini" / "tmp"
+        self._noted: dict[Path, str] = {}
+        self._projects = Projects({}, [str(self._home)])
+        self._last = (b"", View())
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -86,35 +91,32 @@ class GeminiSource:
         if unit.suffix == ".json":
             return _read_document(unit, before)
         return read_log(
-            unit, before, GeminiLog, lambda log, modified: _sessions(unit, log, modified)
+            unit, before, GeminiLog, lambda log, modified: _described(unit, log, modified)
         )
 
-    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
-        """Give sessions the directories of their projects, and every session its own id.
+    def resolve(
+        self, readings: Mapping[Path, Reading], changed: Collection[Path]
+    ) -> Mapping[Path, Sequence[Entry]]:
+        """Give sessions the directories of their projects.
 
         A document that was carried on as a log stays beside it, and the log has all of it.
         """
-        noted = (s.directory for r in readings.values() for s in r.sessions.values())
-        projects = Projects(readings, [str(self._home), *noted])
-        entries = []
-        for unit, reading in readings.items():
-            log = _log_of(reading)
-            if log is None or _is_carried_on(unit, log, readings):
-                continue
-            for key, session in reading.sessions.items():
-                directory = projects.directory(
-                    project_of(unit, self._tmp), log.project, session.directory
-                )
-                placed_session = msgspec.structs.replace(session, directory=directory)
-                entries.append(Entry(placed_session, unit, key))
-        return distinct(entries)
+        if any([self._tells_of_projects(unit, readings.get(unit)) for unit in changed]):
+            self._projects = Projects(readings, [str(self._home), *self._noted.values()])
+            changed = readings.keys() | changed
+        documents = {unit.with_suffix(".json") for unit in changed if unit.suffix == ".jsonl"}
+        found: dict[Path, list[Entry]] = {}
+        for unit, entries in entries_of(readings, {*changed, *documents}).items():
+            notes = _notes_of(readings.get(unit))
+            carried_on = _is_carried_on(unit, notes, readings)
+            found[unit] = [] if carried_on else [self._placed(e, notes) for e in entries]
+        return found
 
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the records that hold these messages; of a document, all of it."""
-        log = _log_of(reading)
-        if log is None or not isinstance(reading, LogReading):
+        if not isinstance(reading, LogReading):
             raise Stale
-        view = log.view
+        view = self._view(reading)
         if view.total != entry.session.message_count:
             raise Stale
         try:
@@ -138,6 +140,31 @@ class GeminiSource:
                 else:
                     side.unlink(missing_ok=True)
         return frozenset(units)
+
+    def _view(self, reading: LogReading) -> View:
+        """Replay a log for its pages; the last one is kept, as who reads one page reads more."""
+        state, view = self._last
+        if state is not reading.visible:
+            state, view = reading.visible, unpack(reading.visible, GeminiLog).view()
+            self._last = state, view
+        return view
+
+    def _tells_of_projects(self, unit: Path, reading: Reading | None) -> bool:
+        """Tell whether a changed unit may change the directory of any session."""
+        before = self._noted.pop(unit, "")
+        noted = "".join(s.directory for s in reading.sessions.values()) if reading else ""
+        if noted:
+            self._noted[unit] = noted
+        return noted != before or unit.name in (ROOT_FILE, LIST_FILE)
+
+    def _placed(self, entry: Entry, notes: Mapping[str, str]) -> Entry:
+        project = project_of(entry.unit, self._tmp)
+        known = entry.session.directory
+        directory = self._projects.directory(project, notes.get("project"), known)
+        if directory == known:
+            return entry
+        session = msgspec.structs.replace(entry.session, directory=directory)
+        return Entry(session, entry.unit, entry.key)
 
     def _units_below(self, projects: Iterable[Path], problems: dict[str, str]) -> Iterator[Path]:
         for project in projects:
@@ -169,17 +196,19 @@ def _side_files(project: Path, session: str) -> list[Path]:
     ]
 
 
-def _log_of(reading: Reading) -> GeminiLog | None:
-    visible = reading.visible if isinstance(reading, LogReading) else None
-    return visible if isinstance(visible, GeminiLog) else None
+def _notes_of(reading: Reading | None) -> dict[str, str]:
+    return dict(reading.notes) if isinstance(reading, LogReading) else {}
 
 
-def _is_carried_on(unit: Path, log: GeminiLog, readings: Mapping[Path, Reading]) -> bool:
+def _is_carried_on(
+    unit: Path, notes: Mapping[str, str], readings: Mapping[Path, Reading]
+) -> bool:
     if unit.suffix != ".json":
         return False
-    other = readings.get(unit.with_suffix(".jsonl"))
-    follower = _log_of(other) if other else None
-    return follower is not None and follower.id == log.id and follower.view.total > 0
+    log = readings.get(unit.with_suffix(".jsonl"))
+    if log is None or _notes_of(log).get("id") != notes.get("id"):
+        return False
+    return any(session.message_count for session in log.sessions.values())
 
 
 def _read_document(unit: Path, before: Reading | None) -> Reading | None:
@@ -202,14 +231,19 @@ def _read_document(unit: Path, before: Reading | None) -> Reading | None:
     if data.strip() and not log.take_document(data):
         log.skipped += 1
     identity, stamp = fingerprint(status)
-    reading = LogReading(
-        skipped_lines=log.skipped, log=log, visible=log, identity=identity, stamp=stamp
+    sessions, notes = _described(unit, log, status.st_mtime_ns // 1_000_000)
+    return LogReading(
+        sessions=sessions,
+        notes=notes,
+        skipped_lines=log.skipped,
+        log=pack(log),
+        identity=identity,
+        stamp=stamp,
     )
-    return replace(reading, sessions=_sessions(unit, log, status.st_mtime_ns // 1_000_000))
 
 
-def _sessions(unit: Path, log: GeminiLog, modified: int) -> dict[str, Session]:
-    view = log.settle()
+def _described(unit: Path, log: GeminiLog, modified: int) -> tuple[dict[str, Session], Notes]:
+    view = log.view()
     identifier = log.id or shown(unit.stem)
     prompt = view.prompt()
     parent = shown(unit.parent.name) if unit.parent.name != "chats" else None
@@ -231,7 +265,7 @@ def _sessions(unit: Path, log: GeminiLog, modified: int) -> dict[str, Session]:
         output_tokens=sum(received for _, received in usage) if usage else None,
         skipped_lines=log.skipped,
     )
-    return {_MAIN: session}
+    return {_MAIN: session}, (("id", log.id or ""), ("project", log.project or ""))
 
 
 def _page(records: _Records, view: View, start: int, stop: int) -> Iterator[Message]:

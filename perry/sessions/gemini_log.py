@@ -8,11 +8,7 @@ must not open files, or know where a log lies.
 
 from __future__ import annotations
 
-import copy
-from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -25,14 +21,14 @@ from perry.sessions.gemini_content import (
     results_of,
 )
 from perry.sessions.jsonl import LineLog, Track
+from perry.sessions.packed import Numbers
 from perry.sessions.records import Undecodable, decode, epoch, text_or_none, token_count
 
 BARE = -1
 """The index of a message that is a record of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One recorded message: its place, and what its session is described by.
 
     `offset` is the byte where its record begins, `index` its number among several in one record.
@@ -47,12 +43,11 @@ class Turn:
     prompt: str | None
 
 
-@dataclass(frozen=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """The turns as they stood after a reading; it never changes."""
 
     turns: tuple[Turn, ...] = ()
-    ends: array[int] = field(default_factory=lambda: array("Q"))
+    ends: Numbers = msgspec.field(default_factory=Numbers)
     answered: frozenset[str] = frozenset()
 
     @classmethod
@@ -60,7 +55,7 @@ class View:
         """Count the messages of turns; results that a call has with it don't count twice."""
         kept = tuple(turns)
         answered = frozenset(call for turn in kept for call in turn.answers)
-        ends = array("Q")
+        ends = Numbers()
         total = 0
         for turn in kept:
             total += turn.count - sum(call in answered for call in turn.results)
@@ -70,14 +65,14 @@ class View:
     @property
     def total(self) -> int:
         """The number of messages."""
-        return self.ends[-1] if self.ends else 0
+        return self.ends[-1] if len(self.ends) else 0
 
     def between(self, start: int, stop: int) -> Iterator[tuple[Turn, int, int]]:
         """Name the turns that hold the messages from `start` up to `stop`.
 
         Each with its first message's number and how many messages it holds.
         """
-        index = bisect_right(self.ends, start)
+        index = self.ends.after(start)
         while index < len(self.ends):
             first = self.ends[index - 1] if index else 0
             if first >= stop:
@@ -92,29 +87,21 @@ class View:
         return next((p for p in prompts if not p.startswith(("/", "?"))), next(iter(prompts), None))
 
 
-@dataclass
-class GeminiLog(LineLog):
+class GeminiLog(LineLog, array_like=True):
     """What has been replayed so far of one log or document."""
 
-    turns: dict[str, Turn] = field(default_factory=dict)
-    view: View = field(default_factory=View)
-    times: Track = field(default_factory=Track)
-    usage: dict[str, tuple[int, int]] = field(default_factory=dict)
+    turns: dict[str, Turn] = {}
+    times: Track = msgspec.field(default_factory=Track)
+    usage: dict[str, tuple[int, int]] = {}
     id: str | None = None
     summary: str | None = None
     project: str | None = None
     directory: str | None = None
     model: str | None = None
 
-    def copy(self) -> GeminiLog:
-        """Copy the state; the turns themselves never change."""
-        times = copy.deepcopy(self.times)
-        return replace(self, turns=dict(self.turns), usage=dict(self.usage), times=times)
-
-    def settle(self) -> View:
+    def view(self) -> View:
         """Make the view of what was taken in up to now."""
-        self.view = View.of(self.turns.values())
-        return self.view
+        return View.of(self.turns.values())
 
     def take(self, line: bytes, offset: int) -> bool:
         """Replay one record."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ ROOT_FILE = ".project_root"
 LIST_FILE = "projects.json"
 
 
-@dataclass(frozen=True)
-class ProjectsReading(Reading):
+class ProjectsReading(Reading, frozen=True):
     """The directories that one file names, by project."""
 
-    directories: dict[str, str] = field(default_factory=dict)
+    directories: dict[str, str] = {}
     stamp: tuple[tuple[int, int], ...] = ()
 
 

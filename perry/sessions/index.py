@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import builtins
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from perry.errors import SessionError, SessionNotFound
+from perry.sessions.catalog import Catalog
 from perry.sessions.claude import ClaudeSource
 from perry.sessions.codex import CodexSource
 from perry.sessions.gemini import GeminiSource
+from perry.sessions.journal import Journal
+from perry.sessions.listing import Listing
+from perry.sessions.memory import Memory
 from perry.sessions.models import MessagePage, Session
 from perry.sessions.opencode import OpenCodeSource
 from perry.sessions.pi import PiSource
@@ -38,21 +42,36 @@ _ATTEMPTS = 5  # times that a page is tried while its files keep changing
 
 
 class SessionIndex:
-    """The sessions that a set of sources finds; every method may be called from any thread."""
+    """The sessions that a set of sources finds; every method may be called from any thread.
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    `journal` tells what changed lately. `memory` is where readings are kept for the next index of
+    the same home; without one they aren't.
+    """
+
+    def __init__(self, sources: Iterable[Source], memory: Memory | None = None) -> None:
+        self.journal = Journal()
+        self.memory = memory
         self._sources = tuple(sources)
         self._reading = threading.Lock()
+        self._saving = threading.Lock()
         self._lock = threading.Lock()
-        self._readings: dict[str, dict[Path, Reading]] = {s.agent: {} for s in self._sources}
-        self._entries: dict[str, dict[str, Entry]] = {s.agent: {} for s in self._sources}
+        self._catalogs = {source.agent: Catalog() for source in self._sources}
+        self._listing = Listing()
         self._unscanned: dict[str, Mapping[str, str]] = {}
         self._version = 0
+        self._saved = 0
+        self._is_loaded = memory is None
 
     @classmethod
-    def of_home(cls, home: Path, env: Mapping[str, str]) -> SessionIndex:
-        """Make an index of all coding agents' sessions in a home directory."""
-        return cls(make(home, env) for make in SOURCES)
+    def of_home(
+        cls, home: Path, env: Mapping[str, str], *, remember: bool = False
+    ) -> SessionIndex:
+        """Make an index of all coding agents' sessions in a home directory.
+
+        `remember` keeps what is read in the user's cache directory, and begins with what is there.
+        """
+        sources = [make(home, env) for make in SOURCES]
+        return cls(sources, Memory.of_home(home, env, sources) if remember else None)
 
     @property
     def version(self) -> int:
@@ -67,9 +86,10 @@ class SessionIndex:
     def refresh(self) -> None:
         """Look at every file again, read what changed, forget what is gone."""
         with self._reading:
+            self._load()
             for source in self._sources:
                 scan = source.scan()
-                self._update(source, scan.units | self._readings[source.agent].keys())
+                self._update(source, scan.units | self._catalogs[source.agent].readings.keys())
                 with self._lock:
                     self._unscanned[source.agent] = scan.unreadable
 
@@ -83,24 +103,31 @@ class SessionIndex:
                     units |= source.units_of(path)
                 self._update(source, units)
 
+    def save(self) -> bool:
+        """Keep what was read for the next index, if anything changed since the last time.
+
+        Tells whether it is kept now. Changes made meanwhile may or may not be.
+        """
+        if self.memory is None:
+            return False
+        with self._saving:
+            with self._lock:
+                version = self._version
+                readings = {name: dict(c.readings) for name, c in self._catalogs.items()}
+            if version != self._saved and self.memory.save(readings):
+                self._saved = version
+            return version == self._saved
+
     def list(self, *, agent: str | None = None, children: bool = False) -> list[Session]:
         """List sessions that have messages, newest activity first.
 
         `agent` keeps one coding agent's; `children` adds the sessions that others started.
         """
-        with self._lock:
-            entries = [
-                entry
-                for name, by_id in self._entries.items()
-                if agent is None or name == agent
-                for entry in by_id.values()
-            ]
-        sessions = [
-            entry.session
-            for entry in entries
-            if entry.session.message_count and (children or entry.session.parent_id is None)
-        ]
-        return sorted(sessions, key=lambda session: (-session.last_activity, session.id))
+        return [*self._listing.sessions(agent, children=children)]
+
+    def listing(self, *, agent: str | None = None, children: bool = False) -> tuple[Session, ...]:
+        """List as `list` does; the very same tuple comes back until something changes."""
+        return self._listing.sessions(agent, children=children)
 
     def get(self, session_id: str, *, agent: str | None = None) -> Session:
         """Give one session. Raises SessionNotFound."""
@@ -118,7 +145,7 @@ class SessionIndex:
         for _ in range(_ATTEMPTS):
             with self._lock:
                 source, entry = self._find(session_id, agent)
-                reading = self._readings[source.agent][entry.unit]
+                reading = self._catalogs[source.agent].readings[entry.unit]
             total = entry.session.message_count
             stop = max(0, total - offset)
             start = max(0, stop - limit)
@@ -154,23 +181,26 @@ class SessionIndex:
     def skipped_lines(self) -> int:
         """Count the lines and files of all sessions that could not be parsed."""
         with self._lock:
-            readings = [r for by_unit in self._readings.values() for r in by_unit.values()]
+            readings = [r for c in self._catalogs.values() for r in c.readings.values()]
         return sum(reading.skipped_lines for reading in readings)
 
     def unreadable(self) -> dict[str, str]:
         """Name the files and directories that could not be read, each with the reason."""
         with self._lock:
             found = [dict(problems) for problems in self._unscanned.values()]
-            readings = [r for by_unit in self._readings.values() for r in by_unit.values()]
+            readings = [r for c in self._catalogs.values() for r in c.readings.values()]
         found += [dict(reading.unreadable) for reading in readings if reading.unreadable]
+        if self.memory is not None and self.memory.problem is not None:
+            found.append({shown(self.memory.path): self.memory.problem})
         return {path: reason for problems in found for path, reason in problems.items()}
 
     def _find(self, session_id: str, agent: str | None) -> tuple[Source, Entry]:
         """Look an id up; where two coding agents share it, the newer session answers."""
         found = [
-            (source, self._entries[source.agent][session_id])
+            (source, entries[session_id])
             for source in self._sources
-            if agent in (None, source.agent) and session_id in self._entries[source.agent]
+            if agent in (None, source.agent)
+            and session_id in (entries := self._catalogs[source.agent].entries)
         ]
         if not found:
             raise SessionNotFound(
@@ -180,51 +210,61 @@ class SessionIndex:
 
     def _known(self, source: Source, changed: Iterable[Path]) -> set[Path]:
         """Name the known units among changed paths, and below changed or deleted directories."""
-        known = self._readings[source.agent]
+        known = self._catalogs[source.agent].readings
         units = {path for path in changed if path in known}
-        directories = {path for path in changed if path not in known and not path.is_file()}
+        directories = tuple(
+            f"{path}/" for path in changed if path not in known and not path.is_file()
+        )
         if directories:
-            units.update(unit for unit in known if not directories.isdisjoint(unit.parents))
+            units.update(unit for unit in known if str(unit).startswith(directories))
         return units
 
     def _descendants(self, source: Source, entry: Entry) -> builtins.list[Entry]:
+        children: dict[str | None, builtins.list[Entry]] = {}
+        for other in self._catalogs[source.agent].entries.values():
+            children.setdefault(other.session.parent_id, []).append(other)
         family = {entry.session.id: entry}
         waiting = [entry.session.id]
         while waiting:
-            parent = waiting.pop()
-            for other in self._entries[source.agent].values():
-                if other.session.parent_id == parent and other.session.id not in family:
-                    family[other.session.id] = other
-                    waiting.append(other.session.id)
+            for child in children.get(waiting.pop(), ()):
+                if child.session.id not in family:
+                    family[child.session.id] = child
+                    waiting.append(child.session.id)
         return [other for name, other in family.items() if name != entry.session.id]
 
     def _reread(self, source: Source, unit: Path, stale: Reading) -> None:
         with self._reading:
-            readings = self._readings[source.agent]
-            if readings.get(unit) is stale:
+            if self._catalogs[source.agent].readings.get(unit) is stale:
                 self._update(source, {unit}, afresh=True)
+
+    def _load(self) -> None:
+        """Begin with what is remembered; it is shown once its files have been looked at."""
+        if self.memory is not None and not self._is_loaded:
+            for agent, readings in self.memory.load(self._sources).items():
+                self._catalogs[agent].readings.update(readings)
+        self._is_loaded = True
 
     def _update(self, source: Source, units: Iterable[Path], *, afresh: bool = False) -> None:
         """Read units and swap in what came out; the reading lock is held."""
-        readings = dict(self._readings[source.agent])
-        changed = False
+        catalog = self._catalogs[source.agent]
+        changed: dict[Path, Reading | None] = {}
         for unit in units:
-            before = readings.get(unit)
+            before = catalog.readings.get(unit)
             after = self._read(source, unit, None if afresh else before)
-            if after is before:
-                continue
-            changed = True
-            if after is None:
-                del readings[unit]
-            else:
-                readings[unit] = after
+            if after is not before or (after is not None and not catalog.is_settled(unit)):
+                changed[unit] = after
         if not changed:
             return
-        entries = {entry.session.id: entry for entry in source.resolve(readings)}
         with self._lock:
-            self._readings[source.agent] = readings
-            self._entries[source.agent] = entries
+            for unit, reading in changed.items():
+                if reading is None:
+                    del catalog.readings[unit]
+                else:
+                    catalog.readings[unit] = reading
+            shown_before, shown_after = catalog.put(source.resolve(catalog.readings, changed))
+            self._listing.change(_sessions(shown_before), _sessions(shown_after))
             self._version += 1
+        self.journal.record(source.agent, shown_before, shown_after)
 
     @staticmethod
     def _read(source: Source, unit: Path, before: Reading | None) -> Reading | None:
@@ -234,3 +274,7 @@ class SessionIndex:
         except _DEFEATS as error:
             failed = Reading(unreadable={shown(unit): f"{type(error).__name__}: {error}"})
             return before if before == failed else failed
+
+
+def _sessions(shown: Mapping[str, Entry]) -> Iterator[Session]:
+    return (entry.session for entry in shown.values())

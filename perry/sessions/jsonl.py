@@ -9,25 +9,25 @@ record means, or where logs lie.
 
 from __future__ import annotations
 
-import copy
 import os
 import stat
-from abc import ABC, abstractmethod
-from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, Generic, Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
+
+import msgspec
 
 from perry.sessions.models import Message, Session
+from perry.sessions.packed import Numbers, pack, unpack
 from perry.sessions.source import Reading, Stale, shown
 
 _EDGE = 256  # bytes before the end that must still be there for a log to count as grown
+_DIGEST = 16  # bytes
+_CHUNK = 256 * 1024  # bytes read at a time: with Python's 8 KB, reading takes longer than decoding
 
 
-@dataclass
-class LineLog(ABC):
+class LineLog(msgspec.Struct, array_like=True):
     """The state after the bytes up to `end`, which is the beginning of a line."""
 
     end: int = 0
@@ -35,30 +35,39 @@ class LineLog(ABC):
 
     def copy(self) -> Self:
         """Copy the state, so that a line which may yet change can be tried on it."""
-        return copy.deepcopy(self)
+        return unpack(pack(self), type(self))
 
-    @abstractmethod
     def take(self, line: bytes, offset: int) -> bool:
         """Take in a line that begins at byte `offset` if it is a record; say whether it was."""
+        raise NotImplementedError
+
+    def take_all(self, lines: Iterable[bytes]) -> bytes:
+        """Take in the lines that follow; gives what there is of an unfinished last one."""
+        for line in lines:
+            if not line.endswith(b"\n"):
+                return line
+            self.take_whole(line)
+        return b""
+
+    def take_whole(self, line: bytes) -> None:
+        """Take in the next line, which has its newline."""
+        if not self.take(line, self.end) and line.strip():
+            self.skipped += 1
+        self.end += len(line)
 
 
-@dataclass
-class Track:
+class Track(msgspec.Struct, array_like=True, gc=False):
     """Where the messages of one session stand in a log, and the time that they span.
 
     `offsets` are the bytes where records with messages begin, `ends` how many messages there are
     up to and including each of them. Times are milliseconds since the epoch.
     """
 
-    offsets: array[int] = field(default_factory=lambda: array("Q"))
-    ends: array[int] = field(default_factory=lambda: array("Q"))
+    offsets: Numbers = msgspec.field(default_factory=Numbers)
+    ends: Numbers = msgspec.field(default_factory=Numbers)
+    total: int = 0
     started_at: int | None = None
     last_activity: int | None = None
-
-    @property
-    def total(self) -> int:
-        """The number of messages."""
-        return self.ends[-1] if self.ends else 0
 
     def between(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """Name the records that hold the messages from `start` up to `stop`.
@@ -66,7 +75,7 @@ class Track:
         Each is its byte offset, its first message's number, and how many messages it holds.
         """
         found = []
-        index = bisect_right(self.ends, start)
+        index = self.ends.after(start)
         while index < len(self.ends) and start < stop:
             first = self.ends[index - 1] if index else 0
             if first >= stop:
@@ -78,50 +87,79 @@ class Track:
     def put(self, offset: int, count: int) -> None:
         """Remember a record that holds `count` messages."""
         if count:
+            self.total += count
             self.offsets.append(offset)
-            self.ends.append(self.total + count)
+            self.ends.append(self.total)
+
+    def add_all(self, offsets: Sequence[int], ends: Sequence[int]) -> None:
+        """Remember several records as `put` does."""
+        if ends:
+            self.total = ends[-1]
+            self.offsets.extend(offsets)
+            self.ends.extend(ends)
 
     def saw(self, moment: int | None) -> None:
         """Take in the time of a record; they may go backwards."""
-        if moment is not None:
-            self.started_at = moment if self.started_at is None else self.started_at
-            self.last_activity = max(moment, self.last_activity or moment)
+        if moment is None:
+            return
+        if self.started_at is None:
+            self.started_at = moment
+        if self.last_activity is None or moment > self.last_activity:
+            self.last_activity = moment
 
 
 L = TypeVar("L", bound=LineLog)
 
 
-@dataclass(frozen=True)
-class LogReading(Reading, Generic[L]):
-    """A reading of one log: `log` holds all whole lines, `visible` an unfinished last one too."""
+Notes = tuple[tuple[str, str], ...]
+Describe = Callable[[L, int], tuple[dict[str, Session], Notes]]
 
-    log: L | None = None
-    visible: L | None = None
+
+class LogReading(Reading, frozen=True):
+    """A reading of one log.
+
+    `notes` is what concerns other units' sessions, in the reader's own words. `log` is the packed
+    state after all whole lines, `trial` the one after an unfinished last line
+    too, where that is a record. `edge` is a digest of the last bytes before the state's end.
+    """
+
+    notes: Notes = ()
+    log: bytes = b""
+    trial: bytes = b""
+    end: int = 0
     identity: tuple[int, int] = (0, 0)
     stamp: tuple[int, int] = (0, 0)
     edge: bytes = b""
+
+    @property
+    def visible(self) -> bytes:
+        """The packed state that the sessions were described by."""
+        return self.trial or self.log
 
 
 def read_log(
     unit: Path,
     before: Reading | None,
     begin: Callable[[], L],
-    describe: Callable[[L, int], Mapping[str, Session]],
+    describe: Describe[L],
 ) -> Reading | None:
     """Read what was added to a log since the last reading; None where it is gone.
 
-    `begin` makes the state before the first line, `describe` makes the sessions of a state and
-    the file's time of change (milliseconds since the epoch).
+    `begin` makes the state before the first line, `describe` makes the sessions and the notes of
+    a state and the file's time of change (milliseconds since the epoch).
     """
-    old: LogReading[L] | None = before if isinstance(before, LogReading) else None
+    old = before if isinstance(before, LogReading) else None
     try:
-        status = unit.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return unreadable(unit, "not a regular file", before)
-        if old and old.log and (old.identity, old.stamp) == fingerprint(status):
+        if old and (old.identity, old.stamp) == fingerprint(os.stat(unit)):  # noqa: PTH116  (a third faster than Path.stat, for every file at every sweep)
             return old
-        with unit.open("rb") as file:
+        # Without O_NONBLOCK the opening of a pipe would wait for somebody to write to it.
+        handle = os.open(unit, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb", buffering=_CHUNK) as file:  # noqa: PTH123  (of a handle)
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                return unreadable(unit, "not a regular file", before)
             return _read(file, old, begin, describe)
+    except IsADirectoryError:
+        return unreadable(unit, "not a regular file", before)
     except (FileNotFoundError, NotADirectoryError):
         return unreadable(unit, "a broken link", before) if unit.is_symlink() else None
     except OSError as error:
@@ -130,7 +168,7 @@ def read_log(
 
 def read_page(
     unit: Path,
-    reading: LogReading[L],
+    reading: LogReading,
     track: Track,
     make: Callable[[bytes], Sequence[Message]],
     span: tuple[int, int],
@@ -168,48 +206,68 @@ def unreadable(unit: Path, reason: str, before: Reading | None) -> Reading:
 
 def _read(
     file: BinaryIO,
-    old: LogReading[L] | None,
+    old: LogReading | None,
     begin: Callable[[], L],
-    describe: Callable[[L, int], Mapping[str, Session]],
-) -> LogReading[L]:
+    describe: Describe[L],
+) -> LogReading:
     status = os.fstat(file.fileno())
     identity, stamp = fingerprint(status)
-    log = old.log if old and _has_grown(file, status, old) else None
-    whole, tail = _feed(file, begin() if log is None else log)
-    visible = whole if tail is None else tail
-    file.seek(max(0, whole.end - _EDGE))
-    reading = LogReading(
+    log = begin()
+    grown = old if old and _has_grown(file, status, old) else None
+    if grown:
+        log = unpack(grown.log, type(log))
+    whole, trial = (log, None) if grown and _is_half(file, grown) else _feed(file, log)
+    visible = whole if trial is None else trial
+    sessions, notes = describe(visible, status.st_mtime_ns // 1_000_000)
+    return LogReading(
+        sessions=sessions,
+        notes=notes,
         skipped_lines=visible.skipped,
-        log=whole,
-        visible=visible,
+        log=pack(whole),
+        trial=b"" if trial is None else pack(trial),
+        end=whole.end,
         identity=identity,
         stamp=stamp,
-        edge=file.read(whole.end - file.tell()),
+        edge=_edge(file, whole.end),
     )
-    return replace(reading, sessions=describe(visible, status.st_mtime_ns // 1_000_000))
 
 
 def _feed(file: BinaryIO, log: L) -> tuple[L, L | None]:
     """Take in what follows; the second state also has a whole record without its newline."""
     file.seek(log.end)
-    for line in file:
-        if not line.endswith(b"\n"):
-            if not line.rstrip().endswith(b"}"):
-                return log, None  # half a record: not worth a copy of the state
-            trial = log.copy()
-            return log, (trial if trial.take(line, log.end) else None)
-        if line.strip() and not log.take(line, log.end):
-            log.skipped += 1
-        log.end += len(line)
-    return log, None
+    rest = log.take_all(file)
+    if not rest.rstrip().endswith(b"}"):
+        return log, None  # half a record: not worth a copy of the state
+    trial = log.copy()
+    return log, (trial if trial.take(rest, log.end) else None)
 
 
-def _has_grown(file: BinaryIO, status: os.stat_result, old: LogReading[L]) -> bool:
-    identity, (size, _) = fingerprint(status)
-    if old.log is None or old.identity != identity or size <= old.stamp[0]:
+def _is_half(file: BinaryIO, old: LogReading) -> bool:
+    """Tell whether all that was added is more of an unfinished line, and not yet its end.
+
+    However long the line gets, only what was added is looked at.
+    """
+    if old.trial or old.stamp[0] == old.end:
         return False
-    file.seek(old.log.end - len(old.edge))
-    return file.read(len(old.edge)) == old.edge
+    file.seek(old.stamp[0])
+    last = b""
+    while chunk := file.read(_CHUNK):
+        if b"\n" in chunk:
+            return False
+        last = chunk.rstrip() or last
+    return not last.endswith(b"}") and bool(last)
+
+
+def _has_grown(file: BinaryIO, status: os.stat_result, old: LogReading) -> bool:
+    identity, (size, _) = fingerprint(status)
+    if not old.log or old.identity != identity or size <= old.stamp[0]:
+        return False
+    return _edge(file, old.end) == old.edge
+
+
+def _edge(file: BinaryIO, end: int) -> bytes:
+    file.seek(max(0, end - _EDGE))
+    return blake2b(file.read(min(end, _EDGE)), digest_size=_DIGEST).digest()
 
 
 def _page(

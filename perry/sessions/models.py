@@ -14,7 +14,7 @@ import msgspec
 MessageType = Literal["user", "assistant", "thinking", "tool_use", "tool_result", "system"]
 
 
-class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """One content block that a reader would show.
 
     `timestamp` is ISO 8601 or None; `tool_input` is the JSON text of a call's input; a call and
@@ -29,7 +29,7 @@ class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     tool_input: str | None = None
 
 
-class Session(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Session(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """One conversation of a coding agent.
 
     `agent_type` is the coding agent's id; `title` is never empty; `message_count` equals the

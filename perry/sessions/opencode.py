@@ -9,7 +9,7 @@ this module must not know.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from perry.sessions.models import Message
@@ -25,7 +25,7 @@ from perry.sessions.opencode_files import (
     files_page,
     read_files,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, distinct, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
 
 _IN_MEMORY = ":memory:"
 
@@ -34,12 +34,14 @@ class OpenCodeSource:
     """Reads OpenCode's databases and its JSON layouts."""
 
     agent = "opencode"
+    remembered = (Reading, DatabaseReading, FilesReading)
 
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         configured = env.get("XDG_DATA_HOME")
         base = home / configured if configured else home / ".local" / "share"
         self._data = base / "opencode"
         named = env.get("OPENCODE_DB")
+        self._stored: frozenset[str] = frozenset()
         self._named = self._data / named if named and named != _IN_MEMORY else None
 
     @property
@@ -75,22 +77,27 @@ class OpenCodeSource:
         """Read what changed in a database, or in the files of a session."""
         return read_database(unit, before) if self._is_database(unit) else read_files(unit, before)
 
-    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
+    def resolve(
+        self, readings: Mapping[Path, Reading], changed: Collection[Path]
+    ) -> Mapping[Path, Sequence[Entry]]:
         """Drop the JSON copies of sessions that a database has."""
-        stored: list[Entry] = []
-        filed: list[Entry] = []
-        for unit, reading in readings.items():
-            kept = stored if self._is_database(unit) else filed
-            kept += [Entry(session, unit, key) for key, session in reading.sessions.items()]
-        ids = {entry.session.id for entry in stored}
-        return distinct([*stored, *(entry for entry in filed if entry.session.id not in ids)])
+        if any(self._is_database(unit) for unit in changed):
+            stored = (r.sessions for unit, r in readings.items() if self._is_database(unit))
+            before, self._stored = self._stored, frozenset(key for keys in stored for key in keys)
+            if before != self._stored:
+                changed = readings.keys() | changed
+        found = entries_of(readings, changed)
+        for unit, entries in found.items():
+            if not self._is_database(unit):
+                found[unit] = [e for e in entries if e.session.id not in self._stored]
+        return found
 
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the stored messages that hold these messages, and no others."""
         if isinstance(reading, DatabaseReading):
             return database_page(entry.unit, reading.turns[entry.key], start, stop)
         if isinstance(reading, FilesReading):
-            return files_page(entry.unit, reading.turns, start, stop)
+            return files_page(entry.unit, reading.turns(), start, stop)
         raise Stale
 
     def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:

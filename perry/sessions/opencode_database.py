@@ -12,13 +12,14 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from perry.errors import SessionError
 from perry.sessions.database import BUSY_SECONDS, Stamp, columns_of, opened, stamp_of
-from perry.sessions.models import Message
+from perry.sessions.models import Message, Session
 from perry.sessions.opencode_parts import Info, Turn, messages_of, session_of, span, turn_of
 from perry.sessions.records import Undecodable, decode, epoch, text_or_none, token_count
 from perry.sessions.source import Reading, Stale, shown
@@ -38,13 +39,12 @@ _KEYED = (
 )
 
 
-@dataclass(frozen=True)
-class DatabaseReading(Reading):
-    """A reading of one database: each session's turns, and a mark that tells if it changed."""
+class DatabaseReading(Reading, frozen=True):
+    """A reading of one database: each session's packed turns, and a mark that tells its changes."""
 
-    turns: dict[str, list[Turn]] = field(default_factory=dict)
-    marks: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
+    turns: dict[str, bytes] = {}
+    marks: dict[str, bytes] = {}
+    skipped: dict[str, int] = {}
     stamp: Stamp = ()
 
 
@@ -66,13 +66,13 @@ def read_database(path: Path, before: Reading | None) -> DatabaseReading | None:
         return old if old == failed else failed
 
 
-def database_page(path: Path, turns: list[Turn], start: int, stop: int) -> list[Message]:
+def database_page(path: Path, packed: bytes, start: int, stop: int) -> list[Message]:
     """Read the messages from `start` up to `stop`. Raises Stale where the rows have changed."""
     found: list[Message] = []
     try:
         with opened(path) as connection:
             parts = _Table(connection, "part")
-            for turn, first in span(turns, start, stop):
+            for turn, first in span(_turns_in(packed), start, stop):
                 row = connection.execute(
                     "SELECT data FROM message WHERE id = ?", (turn.id,)
                 ).fetchone()
@@ -110,6 +110,9 @@ def _delete(path: Path, ids: tuple[str, ...]) -> None:
                     statement = f'DELETE FROM "{table}" WHERE "{column}" = ?'  # noqa: S608  (constants)
                     connection.execute(statement, (identifier,))
         connection.execute("COMMIT")
+
+
+_turns_in = msgspec.msgpack.Decoder(list[Turn]).decode
 
 
 def _decoded(data: object) -> dict[str, Any] | None:
@@ -171,21 +174,22 @@ _SESSION_COLUMNS = (
 def _read(
     connection: sqlite3.Connection, path: Path, old: DatabaseReading | None, stamp: Stamp
 ) -> DatabaseReading:
-    reading = DatabaseReading(sessions={}, stamp=stamp)
-    sessions = {}
+    reading = DatabaseReading(stamp=stamp)
+    sessions: dict[str, Session] = {}
     if not columns_of(connection, "session"):
         return reading
     messages, parts = _Table(connection, "message"), _Table(connection, "part")
     message_marks, part_marks = messages.marks(), parts.marks()
     for row in _Table(connection, "session").rows(_SESSION_COLUMNS):
         key = str(row[0])
-        mark = (*row, message_marks.get(key), part_marks.get(key))
+        mark = msgspec.msgpack.encode((row, message_marks.get(key), part_marks.get(key)))
         reading.marks[key] = mark
         if old and old.marks.get(key) == mark:
-            turns, skipped = old.turns[key], old.skipped[key]
-        else:
-            turns, skipped = _turns(messages, parts, key)
-        reading.turns[key], reading.skipped[key] = turns, skipped
+            reading.turns[key], reading.skipped[key] = old.turns[key], old.skipped[key]
+            sessions[key] = old.sessions[key]
+            continue
+        turns, skipped = _turns(messages, parts, key)
+        reading.turns[key], reading.skipped[key] = msgspec.msgpack.encode(turns), skipped
         sessions[key] = session_of(_info(row), turns, shown(path), skipped)
     if old and not old.unreadable and old.marks == reading.marks:
         return old

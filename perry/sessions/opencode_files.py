@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,16 @@ class Place:
         return self.parts / identifier
 
 
-@dataclass(frozen=True)
-class FilesReading(Reading):
+class FilesReading(Reading, frozen=True):
     """A reading of one session's files; `files` has each message's stamp, turn and losses."""
 
-    turns: list[Turn] = field(default_factory=list)
-    files: dict[str, tuple[Stamp, Turn | None, int]] = field(default_factory=dict)
+    files: dict[str, tuple[Stamp, Turn | None, int]] = {}
     info_stamp: Stamp = ()
+
+    def turns(self) -> list[Turn]:
+        """List the messages in their order."""
+        known = (turn for _, turn, _ in self.files.values() if turn)
+        return sorted(known, key=lambda turn: (turn.created, turn.id))
 
 
 def read_files(unit: Path, before: Reading | None) -> FilesReading | None:
@@ -82,16 +85,13 @@ def read_files(unit: Path, before: Reading | None) -> FilesReading | None:
     if old and (old.info_stamp, old.files, old.unreadable) == (info_stamp, files, unreadable):
         return old
     data = _load(unit, unreadable)
-    turns = sorted(
-        (turn for _, turn, _ in files.values() if turn), key=lambda turn: (turn.created, turn.id)
-    )
+    turns = FilesReading(files=files).turns()
     skipped = sum(lost for _, _, lost in files.values()) + (data is None)
     session = session_of(info_of(shown(unit.stem), data or {}), turns, shown(unit), skipped)
     return FilesReading(
         sessions={unit.stem: session},
         skipped_lines=skipped,
         unreadable=unreadable,
-        turns=turns,
         files=files,
         info_stamp=info_stamp,
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from perry.sessions.models import Message, MessageType, Session
 from perry.sessions.records import epoch, iso, json_text, text_or_none, title_of, token_count
@@ -18,8 +19,7 @@ _NO_TITLE = re.compile(r"(New|Child) session - \d{4}-\d\d-\d\dT[\d:.]+Z?\Z")
 _QUOTED = re.compile(r'"([^"]*)"\Z')
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One stored message, reduced to what its session is described by.
 
     `created` is in milliseconds since the epoch; `count` is how many messages its parts make.
@@ -34,8 +34,7 @@ class Turn:
     tokens: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
-class Info:
+class Info(msgspec.Struct, frozen=True):
     """What the session's own record says; times in milliseconds since the epoch."""
 
     id: str

@@ -7,12 +7,14 @@ What an entry means stands in `pi_content.py`; this module must not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from perry.sessions.jsonl import LineLog, LogReading, Track, read_log, read_page
 from perry.sessions.models import Message, Session
+from perry.sessions.packed import unpack
 from perry.sessions.pi_content import Entry as PiEntry
 from perry.sessions.pi_content import messages_of, prompt_of
 from perry.sessions.records import (
@@ -23,17 +25,16 @@ from perry.sessions.records import (
     title_of,
     token_count,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, distinct, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
 from perry.sessions.tree import files_below, placed
 
 _MAIN = ""
 
 
-@dataclass
-class PiLog(LineLog):
+class PiLog(LineLog, array_like=True):
     """What has been read so far of one log."""
 
-    track: Track = field(default_factory=Track)
+    track: Track = msgspec.field(default_factory=Track)
     id: str | None = None
     directory: str | None = None
     name: str | None = None
@@ -82,6 +83,7 @@ class PiSource:
     """Reads `sessions/<directory>/<time>_<uuid>.jsonl`."""
 
     agent = "pi"
+    remembered = (Reading, LogReading)
 
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         flat = env.get("PI_CODING_AGENT_SESSION_DIR")
@@ -111,21 +113,22 @@ class PiSource:
 
     def read(self, unit: Path, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading."""
-        return read_log(unit, before, PiLog, lambda log, modified: _sessions(unit, log, modified))
-
-    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
-        """Give every session its own id."""
-        return distinct(
-            Entry(session, unit, key)
-            for unit, reading in readings.items()
-            for key, session in reading.sessions.items()
+        return read_log(
+            unit, before, PiLog, lambda log, modified: (_sessions(unit, log, modified), ())
         )
+
+    def resolve(
+        self, readings: Mapping[Path, Reading], changed: Collection[Path]
+    ) -> Mapping[Path, Sequence[Entry]]:
+        """Give the sessions as they were read: no log says anything of another."""
+        return entries_of(readings, changed)
 
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the entries that hold these messages, and nothing else of the log."""
-        if not isinstance(reading, LogReading) or not isinstance(reading.visible, PiLog):
+        if not isinstance(reading, LogReading):
             raise Stale
-        return read_page(entry.unit, reading, reading.visible.track, _messages, (start, stop))
+        track = unpack(reading.visible, PiLog).track
+        return read_page(entry.unit, reading, track, _messages, (start, stop))
 
     def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
         """Delete the logs."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -38,11 +39,17 @@ def decode(data: bytes, shape: type[T]) -> T:
     except RecursionError as error:
         raise Undecodable(str(error)) from error
     try:
-        value = json.loads(data.decode("utf-8", "replace").lstrip("\ufeff"))
+        text = data.decode("utf-8", "replace").lstrip("\ufeff")
+        value = json.loads(text, parse_float=_finite)
         text = _LONE_SURROGATE.sub("\ufffd", json.dumps(value, ensure_ascii=False))
         return msgspec.json.decode(text, type=shape)
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise Undecodable(str(error)) from error
+
+
+def _finite(number: str) -> float:
+    """Read a number, as large as one can be where it is larger: JSON has no word for infinity."""
+    return max(-sys.float_info.max, min(float(number), sys.float_info.max))
 
 
 def json_text(value: Any) -> str:  # noqa: ANN401  (any JSON value)
@@ -83,12 +90,17 @@ def epoch(timestamp: object) -> int | None:
     return int(number) if 0 <= number <= limit else None
 
 
+def milliseconds(moment: datetime) -> int:
+    """Tell a time in milliseconds since the epoch; it has its time zone."""
+    return int(moment.timestamp() * 1000)
+
+
 def _parsed(timestamp: str) -> int | None:
     try:
         moment = datetime.fromisoformat(timestamp)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1000)
+        return milliseconds(moment)
     except (ValueError, OverflowError):
         return None  # not a time: the record goes without
 

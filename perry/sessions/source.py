@@ -9,8 +9,7 @@ stopped. This module must not know any format, and readers must not know the ind
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,29 +22,27 @@ class Stale(Exception):
     """What is on disk no longer fits the reading: read the unit again, from the start."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
     """What one unit held when it was read.
 
     `sessions` has each session of the unit under a key that is stable within the unit; readers
-    add what they need to go on from here. `unreadable` maps a path to the reason.
+    add what they need to go on from here. `unreadable` maps a path to the reason. A reading is
+    kept on disk as it stands, so it holds nothing but data.
     """
 
-    sessions: Mapping[str, Session] = field(default_factory=dict)
+    sessions: dict[str, Session] = {}
     skipped_lines: int = 0
-    unreadable: Mapping[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Scan:
+class Scan(msgspec.Struct, frozen=True):
     """The units that were found, and the directories that could not be looked into."""
 
     units: frozenset[Path]
-    unreadable: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One session as the index shows it, and where it was read: its unit and the key in it."""
 
     session: Session
@@ -79,8 +76,18 @@ class Source(Protocol):
         Returns `before` itself where nothing changed, and None where the unit is gone.
         """
 
-    def resolve(self, readings: Mapping[Path, Reading]) -> Iterable[Entry]:
-        """Settle what only all units together can tell; the ids that come out are unique."""
+    @property
+    def remembered(self) -> tuple[type[Reading], ...]:
+        """The kinds of readings that `read` gives."""
+
+    def resolve(
+        self, readings: Mapping[Path, Reading], changed: Collection[Path]
+    ) -> Mapping[Path, Sequence[Entry]]:
+        """Settle what only all units together can tell, after some of them changed or went.
+
+        Gives the sessions of each unit for which they may have changed: none for one that went.
+        Two sessions may have the same id. One thread at a time calls this, and each change once.
+        """
 
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the messages from `start` up to `stop`, counted from the oldest.
@@ -93,6 +100,18 @@ class Source(Protocol):
 
         Returns the units to read again. Raises SessionNotFound where it can't be deleted alone.
         """
+
+
+def entries_of(
+    readings: Mapping[Path, Reading], units: Iterable[Path]
+) -> dict[Path, list[Entry]]:
+    """List the sessions of units as they were read."""
+    found: dict[Path, list[Entry]] = {}
+    for unit in units:
+        reading = readings.get(unit)
+        sessions = reading.sessions if reading is not None else {}
+        found[unit] = [Entry(session, unit, key) for key, session in sessions.items()]
+    return found
 
 
 def distinct(entries: Iterable[Entry]) -> list[Entry]:
@@ -124,4 +143,7 @@ def _renamed(entry: Entry) -> Entry:
 
 def shown(path: Path | str) -> str:
     """Spell a path so that it can be sent as JSON, whatever bytes its name holds."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    text = str(path)
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -32,7 +32,7 @@ def files_below(directory: Path, depth: int, unreadable: dict[str, str]) -> Iter
 def directories_in(directory: Path, unreadable: dict[str, str]) -> list[Path]:
     """List the directories in a directory, and links to directories."""
     children = _children(directory, unreadable)
-    return [directory / child.name for child in children if _is_directory(child, follow=True)]
+    return [directory / child.name for child in children if is_directory(child, follow=True)]
 
 
 def _files(
@@ -40,7 +40,7 @@ def _files(
 ) -> Iterator[Path]:
     for child in _children(directory, unreadable):
         path = directory / child.name
-        if not _is_directory(child, follow=follow):
+        if not is_directory(child, follow=follow):
             yield path
         elif depth > 0:
             yield from _files(path, depth - 1, unreadable, follow=False)
@@ -57,7 +57,8 @@ def _children(directory: Path, unreadable: dict[str, str]) -> list[os.DirEntry[s
         return []
 
 
-def _is_directory(child: os.DirEntry[str], *, follow: bool) -> bool:
+def is_directory(child: os.DirEntry[str], *, follow: bool) -> bool:
+    """Tell whether a listed child is a directory, or where `follow` says so a link to one."""
     try:
         return child.is_dir() if follow else child.is_dir(follow_symlinks=False)
     except OSError:

@@ -8,12 +8,10 @@ answers `/health`. This module must not know how sessions are stored or how chan
 from __future__ import annotations
 
 import functools
-import json
 import secrets
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio.to_thread
-import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -23,6 +21,8 @@ import perry
 from perry.errors import SessionError, SessionNotFound
 from perry.protocol import DEFAULT_PAGE, Health, proof
 from perry.sessions.models import SessionAnswer, SessionList
+from perry.worker.encoding import encode
+from perry.worker.events import Streams
 from perry.worker.guard import Guard, is_authorised
 
 if TYPE_CHECKING:
@@ -40,15 +40,21 @@ LONGEST_NONCE = 256  # characters
 LARGEST_NUMBER = 2**53  # beyond it JSON numbers are no longer exact; no session is that long
 
 
-def create_app(config: WorkerConfig, index: SessionIndex, watcher: Watcher) -> Guard:
-    """Build the ASGI application that serves `index`, whose changes `watcher` brings in."""
-    api = Api(config, index, watcher)
+def create_app(
+    config: WorkerConfig, index: SessionIndex, watcher: Watcher, streams: Streams | None = None
+) -> Guard:
+    """Build the ASGI application that serves `index`, whose changes `watcher` brings in.
+
+    `streams` are the event streams, for who wants to end them.
+    """
+    api = Api(config, index, watcher, streams or Streams(index.journal))
     routes = [
         Route("/health", api.health),
         Route("/sessions", api.sessions),
         Route("/sessions/{id}", api.session, methods=["GET", "DELETE"]),
         Route("/sessions/{id}/messages", api.messages),
         Route("/refresh", api.refresh, methods=["POST"]),
+        Route("/events", api.events),
     ]
     app = Starlette(
         routes=routes,
@@ -66,10 +72,13 @@ def create_app(config: WorkerConfig, index: SessionIndex, watcher: Watcher) -> G
 class Api:
     """The endpoints, one method each."""
 
-    def __init__(self, config: WorkerConfig, index: SessionIndex, watcher: Watcher) -> None:
+    def __init__(
+        self, config: WorkerConfig, index: SessionIndex, watcher: Watcher, streams: Streams
+    ) -> None:
         self._config = config
         self._index = index
         self._watcher = watcher
+        self._streams = streams
         self._run = secrets.token_hex(8)  # versions of two runs of a worker can't be compared
 
     async def health(self, request: Request) -> Response:
@@ -155,6 +164,12 @@ class Api:
         await _in_thread(self._index.refresh)
         return _json({"success": True})
 
+    async def events(self, request: Request) -> Response:
+        """Stream what changes: `Last-Event-ID`, or else `since`, says where to go on."""
+        self._require_ready()
+        since = request.headers.get("last-event-id") or request.query_params.get("since")
+        return self._streams.subscribe(since or None)
+
     def _require_ready(self) -> None:
         if not self._watcher.ready.is_set():
             raise HTTPException(503, "the worker is still on its first scan", {"Retry-After": "1"})
@@ -164,19 +179,6 @@ async def _in_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any) -
     # Abandoned when cancelled: a long parse must not hold up the end of the process.
     call = functools.partial(function, *args, **kwargs)
     return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-
-
-def encode(answer: object) -> bytes:
-    """Encode an answer as JSON in UTF-8; what UTF-8 can't hold becomes a question mark.
-
-    File names may hold any bytes, and Python turns those into lone surrogates, which JSON in UTF-8
-    has no way to write. They must not cost the whole answer.
-    """
-    try:
-        return msgspec.json.encode(answer)
-    except UnicodeEncodeError:
-        text = json.dumps(msgspec.to_builtins(answer), ensure_ascii=False)
-        return text.encode("utf-8", "replace")
 
 
 def _json(answer: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -21,6 +21,7 @@ from perry.errors import PerryError, UsageError
 from perry.sessions.index import SessionIndex
 from perry.worker.app import create_app
 from perry.worker.config import EVERYWHERE
+from perry.worker.events import PATIENCE, Streams
 from perry.worker.logfile import is_large, log_to
 from perry.worker.watcher import Watcher
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GRACE = 0.4  # s for requests in flight; uvicorn needs up to 0.2 s around it, and 1 s is promised
+GRACE = 0.25  # s for requests in flight; 1 s is promised, and uvicorn needs 0.2 s and more
 BACKLOG = 512
 KEEP_ALIVE = 75  # s; longer than clients keep idle connections, so that they close first
 
@@ -67,9 +68,10 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
             on_listening(url)
         index = SessionIndex.of_home(config.home, config.env)
         watcher = Watcher(index)
-        server = uvicorn.Server(
+        streams = Streams(index.journal)
+        server = _Server(
             uvicorn.Config(
-                create_app(config, index, watcher),
+                create_app(config, index, watcher, streams),
                 loop="asyncio",
                 http="h11",
                 ws="none",
@@ -81,7 +83,8 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type] # given to asyncio.wait_for, which takes fractions
-            )
+            ),
+            streams,
         )
         watcher.start()
         try:
@@ -90,6 +93,19 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
         finally:
             watcher.stop()
     log.info("ended")
+
+
+class _Server(uvicorn.Server):
+    """Ends the event streams, which have no end of their own, before it waits for its clients."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the server."""
+        self._streams.close()
+        await super().shutdown(sockets)
 
 
 class BoundedLog(logging.StreamHandler[TextIO]):
@@ -130,6 +146,11 @@ def listen(host: str, port: int) -> socket.socket:
     # Handed down to each connection. asyncio only does it for sockets made with IPPROTO_TCP named,
     # and without it the body of an answer waits 40 ms for the acknowledgement of its head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A peer that takes nothing more loses its connection. Closing it would not do: asyncio would
+    # wait for what is still to be sent, for ever.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = int(PATIENCE * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     return listener
 
 

@@ -1,0 +1,76 @@
+"""The sessions of one coding agent as they are shown: each under an id of its own.
+
+Takes in what changed and touches nothing else, however many sessions there are. The same id can
+stand in two places (a copied project folder, two halves of one subagent), and which of them keeps
+it is settled here. This module must not know how sessions are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from perry.sessions.source import Entry, Reading, distinct
+
+Shown = dict[str, Entry]
+
+
+class Catalog:
+    """Every session of one coding agent; one thread at a time may change it.
+
+    `readings` has what each unit held, `entries` the sessions by the ids that they are shown under.
+    """
+
+    def __init__(self) -> None:
+        self.readings: dict[Path, Reading] = {}
+        self.entries: Shown = {}
+        self._of_unit: dict[Path, tuple[Entry, ...]] = {}
+        self._claims: dict[str, tuple[Entry, ...]] = {}
+
+    def is_settled(self, unit: Path) -> bool:
+        """Tell whether the sessions of a unit are in the catalog."""
+        return unit in self._of_unit
+
+    def put(self, resolved: Mapping[Path, Sequence[Entry]]) -> tuple[Shown, Shown]:
+        """Take in all sessions of some units; gives those that changed, before and after."""
+        touched: dict[str, tuple[Entry, ...]] = {}
+        for unit, entries in resolved.items():
+            for entry in self._of_unit.pop(unit, ()):
+                self._claim(entry, touched)
+            for entry in entries:
+                self._claim(entry, touched, add=True)
+            if unit in self.readings:
+                self._of_unit[unit] = tuple(entries)
+        before: Shown = {}
+        after: Shown = {}
+        for identifier, claims in touched.items():
+            before.update(_named(claims))
+            after.update(_named(self._claims.get(identifier, ())))
+        for identifier in before.keys() & after.keys():
+            if before[identifier] == after[identifier]:
+                del before[identifier], after[identifier]
+        for identifier in before.keys() - after.keys():
+            del self.entries[identifier]
+        self.entries.update(after)
+        return before, after
+
+    def _claim(
+        self, entry: Entry, touched: dict[str, tuple[Entry, ...]], *, add: bool = False
+    ) -> None:
+        """Note that an entry wants its id, or no longer does; `touched` keeps who wanted it."""
+        identifier = entry.session.id
+        claims = self._claims.get(identifier, ())
+        touched.setdefault(identifier, claims)
+        others = tuple(e for e in claims if (e.unit, e.key) != (entry.unit, entry.key))
+        if add:
+            others = (*others, entry)
+        if others:
+            self._claims[identifier] = others
+        else:
+            self._claims.pop(identifier, None)
+
+
+def _named(claims: tuple[Entry, ...]) -> Shown:
+    if len(claims) == 1:
+        return {claims[0].session.id: claims[0]}
+    return {entry.session.id: entry for entry in distinct(claims)}

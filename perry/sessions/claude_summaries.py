@@ -1,0 +1,112 @@
+"""Titles that Claude Code's old versions wrote into other logs than those they are for.
+
+A summary names the record that it sums up, its leaf, by the leaf's uuid, and the leaf may stand in
+any other log. So which log a summary is for depends on all logs; what was found out is kept, and a
+log that merely grows costs no look at the others. This module must not know where logs lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from perry.sessions.claude_log import Log
+from perry.sessions.jsonl import LogReading, Notes
+from perry.sessions.packed import Keys, hash_of, unpack
+from perry.sessions.source import Reading
+
+_OWN = ""  # in place of a leaf that stands in the same log
+_NAMED = "\0"  # in place of a leaf: the log has a title of its own, which is better
+
+
+class _Seen(msgspec.Struct, array_like=True):
+    """The beginning of a packed log's state, which has the hashes of its records."""
+
+    end: int
+    skipped: int
+    seen: Keys
+
+
+def notes_of(log: Log) -> Notes:
+    """Note a log's summaries, pairs of a leaf and a title, for `Summaries`."""
+    named = [(_NAMED, "")] if log.custom_title or log.ai_title else []
+    told = [(_OWN if leaf in log.seen else leaf, title) for leaf, title in log.summaries]
+    return (*named, *told)
+
+
+class Summaries:
+    """Settles which summary is whose; `titles` has them by log, if it has no better title.
+
+    A summary whose leaf stands nowhere belongs to the log that holds it.
+    """
+
+    def __init__(self) -> None:
+        self.titles: dict[Path, str] = {}
+        self._notes: dict[Path, Notes] = {}
+        self._abroad: dict[int, str] = {}  # titles by their leaf's hash
+        self._leaves: frozenset[int] = frozenset()
+        self._held: dict[Path, frozenset[int]] = {}
+
+    def settle(self, readings: Mapping[Path, Reading], changed: Collection[Path]) -> set[Path]:
+        """Take in that logs changed or went; gives those that have another title now."""
+        is_same = True
+        for unit in changed:
+            reading = readings.get(unit)
+            is_same &= self._note(unit, reading)
+            if is_same and self._abroad:
+                is_same = self._holds(reading) == self._held.get(unit, frozenset())
+        if is_same:
+            return set()
+        before, self.titles = self.titles, self._settled(readings)
+        both = before.keys() | self.titles.keys()
+        return {unit for unit in both if before.get(unit) != self.titles.get(unit)}
+
+    def _note(self, unit: Path, reading: Reading | None) -> bool:
+        notes = reading.notes if isinstance(reading, LogReading) else ()
+        if notes == self._notes.get(unit, ()):
+            return True
+        self._notes[unit] = notes
+        if not notes:
+            del self._notes[unit]
+        return False
+
+    def _settled(self, readings: Mapping[Path, Reading]) -> dict[Path, str]:
+        self._abroad = {
+            hash_of(leaf): title
+            for notes in self._notes.values()
+            for leaf, title in notes
+            if leaf not in (_OWN, _NAMED)
+        }
+        self._leaves = frozenset(self._abroad)
+        self._held = self._holders(readings) if self._abroad else {}
+        found: set[int] = set()
+        titles: dict[Path, str] = {}
+        for unit, leaves in self._held.items():
+            found |= leaves
+            # A set has no order of its own: the last summary that was noted is the title.
+            titles[unit] = [t for leaf, t in self._abroad.items() if leaf in leaves][-1]
+        for unit, notes in self._notes.items():
+            for leaf, title in _told(notes):
+                if leaf == _OWN or hash_of(leaf) not in found:
+                    titles[unit] = title
+        for unit, notes in self._notes.items():
+            if (_NAMED, "") in notes:
+                titles.pop(unit, None)
+        return titles
+
+    def _holders(self, readings: Mapping[Path, Reading]) -> dict[Path, frozenset[int]]:
+        held = ((unit, self._holds(reading)) for unit, reading in readings.items())
+        return {unit: leaves for unit, leaves in held if leaves}
+
+    def _holds(self, reading: Reading | None) -> frozenset[int]:
+        """Name the leaves of summaries in other logs that stand in a log."""
+        if not isinstance(reading, LogReading):
+            return frozenset()
+        seen = unpack(reading.visible, _Seen).seen
+        return seen.common(self._leaves)
+
+
+def _told(notes: Notes) -> Iterable[tuple[str, str]]:
+    return (note for note in notes if note[0] != _NAMED)

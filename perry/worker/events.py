@@ -1,0 +1,212 @@
+"""The worker's event streams: what changes in the index, sent to whoever listens.
+
+A stream is a loop of one coroutine: read the journal from its position, send, and when there is
+nothing more, sleep until the index wakes it or a heartbeat is due. It keeps nothing but the
+position, so a subscriber that reads slowly costs nothing; one that doesn't read at all is dropped.
+An id is the worker's run and the sequence in its journal: after a restart no old id fits, and the
+stream says `reset`. This module must not know how changes are noticed or what a session is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+import anyio
+from starlette.responses import Response
+
+from perry.protocol import HEARTBEAT
+from perry.worker.encoding import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from starlette.types import Receive, Scope, Send
+
+    from perry.sessions.journal import Change, Journal
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 30.0  # s that a subscriber may leave what it was sent unread
+FAREWELL = 0.05  # s for the end of a stream, which a subscriber that reads gets at once
+BATCH = 64  # changes read from the journal at a time
+CHUNK = 32 * 1024  # bytes from which on a chunk takes no more events
+
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+MEDIA_TYPE = "text/event-stream"
+COMMENT = b":\n\n"
+
+
+class Streams:
+    """All event streams of one worker; used on the event loop only.
+
+    `heartbeat` and `patience` are in seconds.
+    """
+
+    def __init__(
+        self, journal: Journal, *, heartbeat: float = HEARTBEAT, patience: float = PATIENCE
+    ) -> None:
+        self._journal = journal
+        self._heartbeat = heartbeat
+        self._patience = patience
+        self._run = secrets.token_hex(8)
+        self._open: set[anyio.CancelScope] = set()
+        self._closed = False
+
+    def subscribe(self, since: str | None) -> Response:
+        """Make the answer that goes on after the event of that id; without one, it starts now."""
+        position = self._journal.position if since is None else self._position(since)
+        events = _Events(self._journal, self._run, position, self._heartbeat)
+        return EventStream(self, events, self._patience)
+
+    def close(self) -> None:
+        """End all streams, now and in future."""
+        self._closed = True
+        for stream in self._open:
+            stream.cancel()
+
+    @contextlib.contextmanager
+    def until_closed(self) -> Iterator[anyio.CancelScope]:
+        """Run a block that `close` ends."""
+        with anyio.CancelScope() as scope:
+            if self._closed:
+                scope.cancel()
+            self._open.add(scope)
+            try:
+                yield scope
+            finally:
+                self._open.discard(scope)
+
+    def _position(self, event_id: str) -> int | None:
+        """Read an id; None for one that this worker didn't give."""
+        run, _, sequence = event_id.partition("-")
+        known = run == self._run and sequence.isascii() and sequence.isdigit()
+        return int(sequence) if known and len(sequence) <= len(str(2**63)) else None
+
+
+class EventStream(Response):
+    """One subscriber's answer, which ends when it goes, when it is stuck, or with the worker."""
+
+    def __init__(self, streams: Streams, events: _Events, patience: float) -> None:
+        self.status_code = 200
+        self.media_type = MEDIA_TYPE
+        self.background = None
+        self.init_headers(HEADERS)
+        self._streams = streams
+        self._events = events
+        self._patience = patience
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until there is a reason to stop."""
+        if scope["method"] == "HEAD":
+            await self._start(send)
+            await send({"type": "http.response.body", "body": b""})
+            return
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            with self._streams.until_closed() as stream:
+                gone.add_done_callback(lambda _: stream.cancel())
+                await self._send_events(send)
+        finally:
+            gone.cancel()
+        with anyio.move_on_after(FAREWELL):
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _start(self, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+
+    async def _send_events(self, send: Send) -> None:
+        await self._start(send)
+        with self._events.listening():
+            while True:
+                chunk = await self._events.next_chunk()
+                with anyio.move_on_after(self._patience) as patience:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if patience.cancelled_caught:
+                    log.warning("dropped a subscriber that read nothing in %g s", self._patience)
+                    return
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Events:
+    """What one subscriber is sent next; None as position stands for an id of another run."""
+
+    def __init__(self, journal: Journal, run: str, position: int | None, heartbeat: float) -> None:
+        self._journal = journal
+        self._run = run
+        self._position = position
+        self._heartbeat = heartbeat
+        self._greeted = False
+        self._woken = asyncio.Event()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Be woken by changes."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            if self._woken.is_set():
+                return  # what is recorded by now is read when the stream gets to it
+            try:
+                loop.call_soon_threadsafe(self._woken.set)
+            except RuntimeError:
+                return  # the loop has ended, and the stream with it
+
+        self._journal.listen(wake)
+        try:
+            yield
+        finally:
+            self._journal.unlisten(wake)
+
+    async def next_chunk(self) -> bytes:
+        """Wait for the next events, or for the time to say that there are none."""
+        while True:
+            self._woken.clear()  # before reading: what comes in between wakes once more
+            if chunk := self._unread():
+                return chunk
+            with anyio.move_on_after(self._heartbeat) as silence:
+                await self._woken.wait()
+            if silence.cancelled_caught:
+                return COMMENT
+
+    def _unread(self) -> bytes:
+        position = self._position
+        unread = None if position is None else self._journal.since(position, BATCH)
+        if position is None or unread is None:
+            self._greeted = True
+            self._position = self._journal.position
+            return self._event("reset", self._position, {})
+        if not self._greeted:
+            self._greeted = True
+            return self._event("ready", position, {})
+        chunk = bytearray()
+        for change in unread.changes:
+            chunk += self._event(change.kind, change.sequence, _data(change))
+            self._position = change.sequence
+            if len(chunk) >= CHUNK:
+                return bytes(chunk)
+        self._position = unread.position
+        return bytes(chunk)
+
+    def _event(self, kind: str, sequence: int, data: object) -> bytes:
+        head = f"id: {self._run}-{sequence}\nevent: {kind}\ndata: ".encode()
+        return head + encode(data) + b"\n\n"
+
+
+def _data(change: Change) -> object:
+    if change.session is None:
+        return {"id": change.session_id, "agentType": change.agent}
+    return {"session": change.session}

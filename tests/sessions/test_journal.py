@@ -1,0 +1,178 @@
+"""What the journal promises: from any position every change, or None, and bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perry.sessions.index import SessionIndex
+from perry.sessions.journal import Change, Journal
+from perry.sessions.models import Session
+from perry.sessions.source import Entry
+from tests.sessions.homes import user
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.sessions.homes import ClaudeHome
+
+Counts = dict[str, int]
+"""How many messages each session has."""
+
+
+def entries(counts: Counts) -> dict[str, Entry]:
+    return {
+        name: Entry(Session(name, "claude", name, "/", "/f", count, None, count), Path("/f"), name)
+        for name, count in counts.items()
+    }
+
+
+def record(journal: Journal, *states: Counts) -> None:
+    for before, after in itertools.pairwise(states):
+        journal.record("claude", entries(before), entries(after))
+
+
+def told(journal: Journal, position: int, limit: int = 1000) -> list[tuple[str, str, int | None]]:
+    unread = journal.since(position, limit)
+    assert unread is not None
+    return [
+        (one.kind, one.session_id, one.session.message_count if one.session else None)
+        for one in unread.changes
+    ]
+
+
+def test_a_session_is_created_updated_and_deleted() -> None:
+    journal = Journal()
+    record(journal, {}, {"a": 1}, {"a": 2}, {})
+    assert journal.position == 3
+    assert told(journal, 2) == [("deleted", "a", None)]
+    assert told(journal, 3) == []
+
+
+def test_a_session_without_messages_does_not_exist() -> None:
+    journal = Journal()
+    record(journal, {}, {"a": 0}, {"a": 1}, {"a": 0}, {})
+    assert journal.position == 2
+    assert told(journal, 1) == [("deleted", "a", None)]
+
+
+def test_what_is_as_before_is_no_change() -> None:
+    journal = Journal()
+    record(journal, {}, {"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2})
+    assert told(journal, 2) == [("updated", "b", 2)]
+
+
+def test_of_unread_changes_only_the_last_is_told() -> None:
+    journal = Journal()
+    record(journal, {}, {"a": 1}, {"a": 2, "b": 1}, {"a": 3, "b": 1})
+    assert told(journal, 0) == [("created", "b", 1), ("created", "a", 3)]
+    assert told(journal, 1) == [("created", "b", 1), ("updated", "a", 3)]
+
+
+def test_what_came_and_went_unread_is_left_out_and_passed_by() -> None:
+    journal = Journal()
+    record(journal, {}, {"a": 1}, {"a": 1, "b": 1}, {"a": 1})
+    unread = journal.since(1)
+    assert unread == ([], 3)
+
+
+def test_what_went_and_came_and_went_again_is_told_to_who_knew_it() -> None:
+    journal = Journal()
+    record(journal, {}, {"a": 1}, {}, {"a": 1})
+    assert told(journal, 1) == [("created", "a", 1)]
+    record(journal, {"a": 1}, {})
+    assert told(journal, 1) == [("deleted", "a", None)]
+    assert told(journal, 0) == []
+
+
+def test_a_batch_ends_where_the_next_begins() -> None:
+    journal = Journal()
+    record(journal, {}, {f"s{number}": 1 for number in range(10)})
+    position, seen = 0, []
+    while (unread := journal.since(position, 3)) and unread.changes:
+        assert len(unread.changes) <= 3
+        position = unread.position
+        seen += [change.session_id for change in unread.changes]
+    assert seen == [f"s{number}" for number in range(10)]
+
+
+def test_positions_that_fell_out_or_never_were_are_told_apart_from_no_change() -> None:
+    journal = Journal(capacity=3)
+    record(journal, {}, {f"s{number}": 1 for number in range(5)})
+    assert journal.since(1) is None
+    assert told(journal, 2) == [("created", f"s{number}", 1) for number in (2, 3, 4)]
+    assert told(journal, 5) == []
+    assert journal.since(6) is None
+
+
+def test_one_session_changing_for_ever_pushes_nobody_out() -> None:
+    journal = Journal(capacity=2)
+    record(journal, {}, *({"a": 1, "b": count} for count in range(1, 1000)))
+    assert told(journal, 2) == [("updated", "b", 999)]
+
+
+def test_listeners_are_called_after_the_change_until_they_leave() -> None:
+    journal = Journal()
+    positions: list[int] = []
+
+    def listener() -> None:
+        positions.append(journal.position)
+
+    journal.listen(listener)
+    record(journal, {}, {"a": 1}, {"a": 1}, {"a": 2})
+    journal.unlisten(listener)
+    journal.unlisten(listener)
+    record(journal, {"a": 2}, {"a": 3})
+    assert positions == [1, 2]
+
+
+def applied(state: Mapping[str, Session], change: Change) -> dict[str, Session]:
+    rest = {name: session for name, session in state.items() if name != change.session_id}
+    return rest if change.session is None else {**rest, change.session_id: change.session}
+
+
+@settings(max_examples=1000)
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)), max_size=12),
+    st.lists(st.integers(0, 12), max_size=6),
+    st.integers(1, 8),
+    st.integers(1, 4),
+)
+def test_whoever_applies_what_is_told_has_what_the_index_has(
+    states: list[Counts], reads: list[int], capacity: int, limit: int
+) -> None:
+    journal = Journal(capacity)
+    mirror: dict[str, Session] = {}
+    position, before = 0, dict[str, Entry]()
+    for number, state in enumerate(states):
+        after = entries(state)
+        journal.record("claude", before, after)
+        before = after
+        if number not in reads and number != len(states) - 1:
+            continue
+        listed = {name: one.session for name, one in after.items() if one.session.message_count}
+        while (unread := journal.since(position, limit)) and unread.position > position:
+            for change in unread.changes:
+                mirror = applied(mirror, change)
+            position = unread.position
+        if unread is None:
+            mirror, position = listed, journal.position
+        assert mirror == listed
+
+
+def test_the_index_tells_what_it_shows(claude: ClaudeHome) -> None:
+    index = SessionIndex.of_home(claude.home, {})
+    index.refresh()
+    path = claude.write("one.jsonl", [user("a")])
+    index.apply([path])
+    claude.append("one.jsonl", [user("b")])
+    start = index.journal.position
+    index.apply([path])
+    assert told(index.journal, start) == [("updated", "one", 2)]
+    assert told(index.journal, 0) == [("created", "one", 2)]
+    index.delete("one")
+    assert told(index.journal, start) == [("deleted", "one", None)]
