@@ -29,7 +29,7 @@ format: venv
 	@.venv/bin/ruff format .
 
 bench: engine
-	@$(PYTHON) -m tests.bench
+	@$(PYTHON) -m tests.bench $(ARGS)
 
 image: engine
 	@$(PERRY) image build

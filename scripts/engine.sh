@@ -20,9 +20,11 @@ install() {
   done
   [ -n "$missing" ] || return 0
   echo "Installing:$missing"
-  apt-get update -qq
+  export DEBIAN_FRONTEND=noninteractive
+  dpkg --configure --pending </dev/null >/dev/null # what an interrupted run may have left
+  apt-get update -qq -o DPkg::Lock::Timeout=60
   # shellcheck disable=SC2086 - a list of package names
-  DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends $missing \
+  apt-get install --yes -qq --no-install-recommends -o DPkg::Lock::Timeout=60 $missing \
     </dev/null >/dev/null
 }
 
@@ -36,14 +38,15 @@ start() {
 
 if on_debian_as_root; then
   # The base image's packages, should no registry answer; the tests' other Debian releases too.
-  install mmdebstrap debian-archive-keyring
+  install mmdebstrap debian-archive-keyring \
+    || echo "They can't be installed, which matters only where no image registry answers." >&2
 fi
 if answers; then exit 0; fi
 if [ -n "${DOCKER_HOST:-}" ] || ! on_debian_as_root; then
   echo "No Docker engine answers. Run: sudo apt-get install docker.io && sudo systemctl start docker" >&2
   exit 1
 fi
-echo "No Docker engine answers here: installing Debian's docker.io and starting dockerd"
+echo "No Docker engine answers here: installing the distribution's docker.io and starting dockerd"
 install docker.io
 answers || start
 tries=0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from perry.cli import render
+from perry.cli import render, steps
 from perry.cli.connection import connect_engine
 from perry.cli.interruption import Interrupted
 from perry.cli.options import examples
@@ -35,11 +35,11 @@ def build() -> None:
 
     engine = connect_engine()
     try:
-        for what, steps in (
+        for what, work in (
             ("workspace image", ensure_workspace_image(engine)),
             ("bundle's runtime image", ensure_runtime(engine)),
         ):
-            render.line(f"{what}: {render.follow(steps).id}")
+            render.line(f"{what}: {steps.follow(work).id}")
     except KeyboardInterrupt:
         raise Interrupted(
             "Interrupted: the image isn't built yet; what was finished of it is kept.",

@@ -1,15 +1,12 @@
 """What a person typed, turned into what the manager takes.
 
-The shapes that `docker run` has taught people (`K=V`, `SRC:DST`, `HOST:CONTAINER`, `512m`) are
-checked here, so that a slip is a usage error before the engine is even asked. This module must not
-know an engine.
+Variables are looked up and a command is split as a shell would; whether a workspace can be so is
+known to the workspace package. This module must not know an engine.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perry.errors import UsageError
@@ -17,12 +14,6 @@ from perry.workspace.models import WorkspaceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-_MEMORY = re.compile(r"\d+[bkmg]?", re.IGNORECASE)
-_PUBLISH = re.compile(
-    r"(?:(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:]+\]):)?(\d+):(\d+)(?:/(?:tcp|udp))?"
-)
-LAST_PORT = 65535
 
 
 def workspace_spec(
@@ -44,17 +35,13 @@ def workspace_spec(
 
     Raises UsageError, which names the option.
     """
-    if memory is not None and not _MEMORY.fullmatch(memory):
-        raise UsageError(f"--memory {memory}: not a size.", hint="Such as 512m or 4g.")
-    if cpus is not None and not cpus > 0:
-        raise UsageError(f"--cpus {cpus:g}: a workspace needs more than none.")
     return WorkspaceSpec(
         name=name,
         image=image,
         clone=clone,
         env=dict(_variable(text, environment) for text in env),
-        volumes=tuple(_volume(text) for text in volumes),
-        publish=tuple(_published(text) for text in publish),
+        volumes=tuple(volumes),
+        publish=tuple(publish),
         memory=memory,
         cpus=cpus,
         command=_split(command),
@@ -72,28 +59,6 @@ def _variable(text: str, environment: Mapping[str, str]) -> tuple[str, str]:
     if name not in environment:
         raise UsageError(f"--env {name}: not set here.", hint=f"Give its value: --env {name}=…")
     return name, environment[name]
-
-
-def _volume(text: str) -> str:
-    """Check `SRC:DST[:ro]`; a source that begins with `.` or `~` is a path of this machine."""
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    if not source or not target.startswith("/") or mode not in {"", "ro", "rw"}:
-        raise UsageError(
-            f"--volume {text}: not SRC:DST[:ro].", hint="DST is a whole path: --volume ./data:/data"
-        )
-    if source.startswith(("./", "../", "~")) or source in {".", ".."}:
-        source = str(Path(source).expanduser().resolve())
-    return f"{source}:{rest}"
-
-
-def _published(text: str) -> str:
-    ports = _PUBLISH.fullmatch(text)
-    if not ports or not all(0 < int(port) <= LAST_PORT for port in ports.groups()):
-        raise UsageError(
-            f"--publish {text}: not HOST:CONTAINER.", hint="Such as --publish 8080:80."
-        )
-    return text
 
 
 def _split(command: str | None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Everything that perry shows: steps, tables, sessions, conversations, JSON.
+"""Everything that perry shows of results: tables, sessions, conversations, JSON.
 
-The one file that prints results, so that what is shown is decided once: on a terminal with colour,
-a live line and columns cut to fit; in a pipe as plain lines with every value whole. Commands hand
+The one file that prints them, so that what is shown is decided once: on a terminal with colour and
+columns cut to fit; in a pipe as plain lines with every value whole. Commands hand
 it results and know nothing of widths; it must not ask engines or workers for anything.
 """
 
@@ -12,8 +12,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 import typer
@@ -23,7 +23,6 @@ from perry.cli.text import (
     Column,
     ago,
     counted,
-    duration,
     harmless,
     iso_ago,
     one_line,
@@ -34,9 +33,7 @@ from perry.errors import PerryError, UsageError
 
 if TYPE_CHECKING:
     from perry.sessions.models import Message, Session
-    from perry.workspace.models import Ready, Removed, Step
-
-Result = TypeVar("Result")
+    from perry.workspace.models import Installed, Ready, Removed
 
 
 def line(text: str = "", *, stream: TextIO | None = None) -> None:
@@ -100,82 +97,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if answer.strip().lower() not in {"y", "yes"}:
         line("Nothing was changed.", stream=sys.stderr)
         raise typer.Exit(1)
-
-
-# Steps
-
-
-class LiveLine(Protocol):
-    """The line that shows what is going on, below the steps that are done."""
-
-    def show(self, text: str) -> None:
-        """Replace the line's words and start its clock again."""
-
-    def update(self, text: str) -> None:
-        """Replace the line's words; the clock goes on."""
-
-    def above(self, text: str) -> None:
-        """Print a finished line above."""
-
-    def close(self) -> None:
-        """Take the line away."""
-
-
-class PlainLine:
-    """The live line of a pipe: none; what is finished is printed, once."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def show(self, text: str) -> None:
-        """Show nothing: in a pipe a step is told when it is done."""
-
-    update = show
-
-    def above(self, text: str) -> None:
-        """Print a finished line."""
-        line(text, stream=self._stream)
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Nothing to take away."""
-
-
-def follow(steps: Generator[Step, None, Result], *, stream: TextIO | None = None) -> Result:
-    """Show steps as they happen, and return what they lead to."""
-    where = stream or sys.stdout
-    live = _live_line(where)
-    try:
-        while True:
-            try:
-                _show_step(next(steps), live, where)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-    finally:
-        live.close()
-        steps.close()
-
-
-def _show_step(step: Step, live: LiveLine, stream: TextIO) -> None:
-    detail = one_line(step.detail)
-    if step.state == "warning":
-        live.above(f"{styled('warning:', YELLOW, stream)} {step.name}: {detail}")
-    elif step.state == "done":
-        took = "" if step.seconds is None else duration(step.seconds)
-        live.above(f"{styled(f'{step.name:<9}', GREEN, stream)} {took:>8}  {detail}".rstrip())
-    elif step.state == "begun":
-        live.show(f"{step.name:<9} {detail}")
-    else:
-        live.update(f"{step.name:<9} {detail}")
-
-
-def _live_line(stream: TextIO) -> LiveLine:
-    if not stream.isatty() or os.environ.get("TERM") == "dumb":
-        return PlainLine(stream)
-    from perry.cli.spinner import Spinner  # noqa: PLC0415  # rich is slow to load
-
-    return Spinner(stream)
 
 
 # Workspaces
@@ -275,22 +196,6 @@ def removed(result: Removed) -> None:
     line(
         f"removed {result.name}: {', '.join(gone)}" if gone else f"{result.name}: nothing was left"
     )
-
-
-class Installed(Protocol):
-    """What perry itself put on an engine, by name."""
-
-    @property
-    def containers(self) -> tuple[str, ...]:
-        """Helper containers."""
-
-    @property
-    def volumes(self) -> tuple[str, ...]:
-        """The bundle's and the key's."""
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """The workspace image and the runtime's."""
 
 
 def installation(there: Installed) -> None:

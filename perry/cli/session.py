@@ -13,8 +13,14 @@ import typer
 
 from perry.cli import render
 from perry.cli.connection import connect_manager
+from perry.cli.export import EPILOG as EXPORT_EPILOG
+from perry.cli.export import export
 from perry.cli.fleet import Fleet, Found, running
 from perry.cli.options import examples
+from perry.cli.search import EPILOG as SEARCH_EPILOG
+from perry.cli.search import search
+from perry.cli.tail import EPILOG as TAIL_EPILOG
+from perry.cli.tail import tail
 from perry.cli.text import counted, one_line, shortened
 from perry.workspace import names
 
@@ -29,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="List, read and delete the coding agents' sessions.",
+    help="List, read, search, follow and delete the coding agents' sessions.",
 )
 
 Id = Annotated[
@@ -135,6 +141,11 @@ def _messages(client: WorkerClient, found: Found, limit: int | None) -> Iterable
     if limit is None:
         return client.iterate_messages(session.id, agent=session.agent_type)
     return client.list_messages(session.id, limit=limit, agent=session.agent_type).messages
+
+
+app.command("search", epilog=SEARCH_EPILOG)(search)
+app.command("tail", epilog=TAIL_EPILOG)(tail)
+app.command("export", epilog=EXPORT_EPILOG)(export)
 
 
 @app.command(

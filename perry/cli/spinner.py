@@ -1,6 +1,6 @@
 """The live line of a terminal: a spinner, what is going on, and for how long.
 
-Apart from `render.py` because rich takes a while to load and only a terminal needs it. This module
+Apart from `steps.py` because rich takes a while to load and only a terminal needs it. This module
 must not know what the words mean.
 """
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 
 class Spinner:
-    """A line at the bottom that disappears when it is closed; finished lines stay above it."""
+    """A line at the bottom that disappears when it is closed; the lines above it stay."""
 
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
@@ -37,7 +37,7 @@ class Spinner:
         self._progress.update(self._task, description=self._fitting(text))
 
     def above(self, text: str) -> None:
-        """Print a finished line above."""
+        """Print a line that stays, above."""
         self._progress.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def close(self) -> None:

@@ -1,52 +1,42 @@
 """`perry session tail`: what happens in sessions, at the moment it happens.
 
-Every workspace is listened to in a thread of its own, and what they hear comes out of one queue in
-the main thread, which prints it. What was printed is remembered just as far as is needed to go on
-after a lost connection or a restarted worker with nothing missing and nothing twice. How workers
-are reached and revived is known elsewhere.
+What was printed is remembered just as far as is needed to go on after a lost connection or a
+restarted worker with nothing missing and nothing twice. How several workspaces are listened to at
+once, and how workers are reached and revived, is known elsewhere.
 """
 
 from __future__ import annotations
 
-import io
 import json as json_module
-import queue
-import select
 import sys
-import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
 from perry.cli import render
+from perry.cli.listening import Ended, merged
 from perry.cli.options import examples
 from perry.cli.text import counted, one_line, shortened, width
 from perry.errors import (
     EngineError,
-    PerryError,
     SessionNotFound,
     WorkerError,
     WorkspaceNotRunning,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from perry.cli.fleet import Fleet, Found
     from perry.client.follow import Follower
     from perry.sessions.models import Message, Session
     from perry.workspace.models import Workspace
 
-T = TypeVar("T")
-
 PASSING = (WorkerError, WorkspaceNotRunning, EngineError)
 """What is over in a moment when a worker, a container or an engine is restarted."""
-
-WAITING = 1000
-"""Things heard and not yet printed; beyond it the workers wait, and skip what is overtaken."""
 
 EPILOG = examples(
     "perry session tail",
@@ -76,7 +66,8 @@ def tail(
 ) -> None:
     """Print what is new, as it happens, until Ctrl-C.
 
-    With ID the messages of that session, without it a line for each change of any session.
+    With ID the messages of that session, without it a line for each change of any session, in
+    workspaces that are started later too.
     """
     from perry.cli.session import connect_fleet  # noqa: PLC0415  # which registers this command
 
@@ -84,12 +75,11 @@ def tail(
     if session_id is not None:
         found, _ = fleet.find(session_id, agent=agent)
         tail_session(fleet, found, lines=lines, full=full, json=json)
-    elif not fleet.workspaces:
-        render.line(
-            "no workspace is running; start one: perry workspace init NAME", stream=sys.stderr
-        )
-    else:
-        tail_all(fleet, agent=agent, json=json)
+        return
+    if not fleet.workspaces:
+        render.line("no workspace is running yet; waiting for one", stream=sys.stderr)
+    more = None if workspace else lambda: connect_fleet(None).workspaces
+    tail_all(fleet, agent=agent, json=json, more=more)
 
 
 # One session
@@ -181,23 +171,30 @@ class Change:
     session: Session
 
 
-def tail_all(fleet: Fleet, *, agent: str | None, json: bool) -> None:
+def tail_all(
+    fleet: Fleet,
+    *,
+    agent: str | None,
+    json: bool,
+    more: Callable[[], Sequence[Workspace]] | None = None,
+) -> None:
     """Print a line for each change of a session in any workspace.
 
-    A workspace that ends is told on stderr, and the others go on; ends with exit code 1 when none
-    is left.
+    A workspace that ends is told on stderr, and the others go on. `more` lists the workspaces that
+    are there by then; without it, this ends with exit code 1 when none is left.
     """
 
     def heard(workspace: Workspace) -> Iterator[Change]:
         return changes(follower(fleet, workspace), workspace.name, agent)
 
-    columns = max(width(one.name) for one in fleet.workspaces)
-    for item in merged(fleet.workspaces, heard, idle=sys.stdout.flush):
+    columns = max((width(one.name) for one in fleet.workspaces), default=0)
+    for item in merged(fleet.workspaces, heard, idle=sys.stdout.flush, more=more):
         if isinstance(item, Ended):
             render.failed(item.error)
         elif json:
             _json_line(change_view(item))
         else:
+            columns = max(columns, width(item.workspace))
             render.line(change_line(item, time.strftime("%H:%M:%S"), columns, render.room()))
     raise typer.Exit(1)
 
@@ -264,86 +261,6 @@ def change_view(change: Change) -> dict[str, Any]:
     """Give the keys of a change as JSON."""
     session = msgspec.to_builtins(change.session)
     return {"workspace": change.workspace, "event": change.kind, "session": session}
-
-
-# Several workspaces at once
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Nothing more comes from a workspace, because of an error."""
-
-    workspace: str
-    error: PerryError
-
-
-class _Closed:
-    """Nobody reads our output any more."""
-
-
-class _Done:
-    """Nothing more comes from a workspace."""
-
-
-def merged(
-    workspaces: Sequence[Workspace],
-    heard: Callable[[Workspace], Iterable[T]],
-    *,
-    idle: Callable[[], None],
-) -> Iterator[T | Ended]:
-    """Give what is heard in all workspaces, as it comes, until it ends in each of them.
-
-    `idle` is called when there is nothing, before waiting. Raises BrokenPipeError when nobody reads
-    stdout any more, and any error of `heard` that isn't a PerryError.
-    """
-    coming: queue.Queue[T | Ended | _Done | _Closed | Exception] = queue.Queue(WAITING)
-    for workspace in workspaces:
-        threading.Thread(target=_listen, args=(workspace, heard, coming), daemon=True).start()
-    _when_unread(lambda: coming.put(_Closed()))
-    listening = len(workspaces)
-    while listening:
-        if coming.empty():
-            idle()
-        item = coming.get()
-        if isinstance(item, _Done):
-            listening -= 1
-        elif isinstance(item, _Closed):
-            raise BrokenPipeError
-        elif isinstance(item, Exception):
-            raise item
-        else:
-            yield item
-
-
-def _listen(
-    workspace: Workspace,
-    heard: Callable[[Workspace], Iterable[T]],
-    coming: queue.Queue[T | Ended | _Done | _Closed | Exception],
-) -> None:
-    try:
-        for item in heard(workspace):
-            coming.put(item)
-    except PerryError as error:
-        coming.put(Ended(workspace.name, error))
-    except Exception as error:  # noqa: BLE001  # raised again in the main thread
-        coming.put(error)
-    coming.put(_Done())
-
-
-def _when_unread(tell: Callable[[], None]) -> None:
-    """Watch for the moment when stdout, a pipe, has lost its reader; a write may be far away."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except io.UnsupportedOperation:
-        return  # no real file, so nobody who could close it
-
-    def watch() -> None:
-        closing = select.poll()
-        closing.register(descriptor, 0)  # of no event but those that are always told
-        if any(events & (select.POLLERR | select.POLLHUP) for _, events in closing.poll()):
-            tell()
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def follower(fleet: Fleet, workspace: Workspace) -> Follower:

@@ -84,9 +84,9 @@ def ago(milliseconds: int, now: float) -> str:
     if seconds < HOUR:
         return f"{seconds // MINUTE} min ago"
     if seconds < DAY:
-        return f"{_counted(seconds // HOUR, 'hour')} ago"
+        return f"{counted(seconds // HOUR, 'hour')} ago"
     if seconds < MONTH:
-        return f"{_counted(seconds // DAY, 'day')} ago"
+        return f"{counted(seconds // DAY, 'day')} ago"
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
 
 
@@ -105,10 +105,6 @@ def duration(seconds: float) -> str:
     if seconds < MINUTE:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // MINUTE} min {int(seconds) % MINUTE} s"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def counted(number: int, noun: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from perry.cli import render
+from perry.cli import render, steps
 from perry.cli.connection import connect_manager
 from perry.cli.fleet import ask_each
 from perry.cli.interruption import resumable
@@ -97,6 +97,8 @@ def init(
     Called again on a workspace that exists, it makes it right: starts what is stopped, replaces a
     worker that is not this perry's.
     """
+    from perry.workspace.options import check  # noqa: PLC0415  # loads Docker, as `init` has to
+
     chosen = names.from_directory(Path.cwd()) if name is None else names.validate(name)
     spec = workspace_spec(
         chosen,
@@ -112,6 +114,7 @@ def init(
         network=network,
         read_only=read_only,
     )
+    check(spec)
     manager = connect_manager()
     again = "the same command" if len(sys.argv) > 4 else f"`perry workspace init {chosen}`"  # noqa: PLR2004  # perry workspace init NAME
     result = _followed(manager, chosen, again, manager.init(spec), json=json)
@@ -120,11 +123,11 @@ def init(
 
 
 def _followed(
-    manager: WorkspaceManager, name: str, again: str, steps: Steps, *, json: bool
+    manager: WorkspaceManager, name: str, again: str, work: Steps, *, json: bool
 ) -> Ready:
-    """Show steps and what they lead to."""
+    """Show the steps of some work and what they lead to."""
     with resumable(name, again, manager.get):
-        result = render.follow(steps, stream=sys.stderr if json else sys.stdout)
+        result = steps.follow(work, stream=sys.stderr if json else sys.stdout)
     if json:
         render.as_json(result)
         render.without_worker(result)
@@ -232,7 +235,7 @@ def _sync_all(manager: WorkspaceManager, *, json: bool) -> bool:
         try:
             with resumable(name, "`perry workspace sync --all`", manager.get):
                 render.line(f"{name}:", stream=stream)
-                done.append(render.follow(manager.sync(name), stream=stream))
+                done.append(steps.follow(manager.sync(name), stream=stream))
         except PerryError as error:
             if error.exit_code > 1:
                 raise

@@ -28,7 +28,14 @@ from perry.client.channel import (
 from perry.client.events import Event, event_of, split
 from perry.errors import SessionNotFound, WorkerFailure
 from perry.protocol import DEFAULT_PAGE, HEARTBEAT, Health
-from perry.sessions.models import Message, MessagePage, Session, SessionAnswer, SessionList
+from perry.sessions.models import (
+    Message,
+    MessagePage,
+    SearchPage,
+    Session,
+    SessionAnswer,
+    SessionList,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -38,6 +45,7 @@ T = TypeVar("T")
 
 REFRESH_TIMEOUT = 120.0  # s: a full scan of a large home
 DELETE_TIMEOUT = 30.0  # s
+SEARCH_TIMEOUT = 120.0  # s: tens of gigabytes of logs, or the searches of others before this one
 LONGEST_ID = 1024  # characters; file names, which ids come from, are shorter
 SILENCE = HEARTBEAT + 5.0  # s after which a stream without a heartbeat counts as dead
 RESTARTS = 20  # of a page whose session grew while it was read
@@ -130,6 +138,24 @@ class WorkerClient:
             params["children"] = "1"
         return self._get("/sessions", params, SessionList).sessions
 
+    def search(
+        self,
+        words: str,
+        *,
+        agent: str | None = None,
+        since: int | None = None,
+        limit: int = DEFAULT_PAGE,
+        offset: int = 0,
+    ) -> SearchPage:
+        """Find the messages that hold all the words, whatever their case: newest sessions first.
+
+        Within a session the newest message comes first; child sessions are searched too. `since` is
+        in milliseconds since the epoch; `offset` leaves out so many hits. A worker gives 1000 hits
+        at most, and waits with its answer until it has them: for SEARCH_TIMEOUT seconds at most.
+        """
+        params = _params(q=words, agent=agent, since=since, limit=limit, offset=offset)
+        return self._get("/sessions", params, SearchPage, timeout=SEARCH_TIMEOUT)
+
     def get_session(self, session_id: str, *, agent: str | None = None) -> Session:
         """Get one session; raises SessionNotFound."""
         path = self._path(session_id)
@@ -220,9 +246,15 @@ class WorkerClient:
         self._require_done(self._expected(answer))
 
     def _get(
-        self, path: str, params: dict[str, str], shape: type[T], session_id: str | None = None
+        self,
+        path: str,
+        params: dict[str, str],
+        shape: type[T],
+        session_id: str | None = None,
+        *,
+        timeout: float | None = None,
     ) -> T:
-        answer = self._channel.ask("GET", path, params)
+        answer = self._channel.ask("GET", path, params, timeout=timeout)
         return self._decoded(self._expected(answer, session_id), shape)
 
     def _path(self, session_id: str) -> str:

@@ -7,12 +7,12 @@ it is settled here. This module must not know how sessions are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
-from perry.sessions.source import Entry, Reading, distinct
+from perry.sessions.source import Entry, Reading, Unit, distinct
 
 Shown = dict[str, Entry]
+Claims = tuple[Entry, ...]
 
 
 class Catalog:
@@ -22,23 +22,23 @@ class Catalog:
     """
 
     def __init__(self) -> None:
-        self.readings: dict[Path, Reading] = {}
+        self.readings: dict[Unit, Reading] = {}
         self.entries: Shown = {}
-        self._of_unit: dict[Path, tuple[Entry, ...]] = {}
-        self._claims: dict[str, tuple[Entry, ...]] = {}
+        self._of_unit: dict[Unit, Claims] = {}
+        self._claims: dict[str, Claims] = {}
 
-    def is_settled(self, unit: Path) -> bool:
+    def is_settled(self, unit: Unit) -> bool:
         """Tell whether the sessions of a unit are in the catalog."""
         return unit in self._of_unit
 
-    def put(self, resolved: Mapping[Path, Sequence[Entry]]) -> tuple[Shown, Shown]:
+    def put(self, resolved: Mapping[Unit, Sequence[Entry]]) -> tuple[Shown, Shown]:
         """Take in all sessions of some units; gives those that changed, before and after."""
-        touched: dict[str, tuple[Entry, ...]] = {}
+        touched: dict[str, Claims] = {}
         for unit, entries in resolved.items():
             for entry in self._of_unit.pop(unit, ()):
-                self._claim(entry, touched)
+                self._give_up(entry, touched)
             for entry in entries:
-                self._claim(entry, touched, add=True)
+                self._claim(entry, touched)
             if unit in self.readings:
                 self._of_unit[unit] = tuple(entries)
         before: Shown = {}
@@ -54,23 +54,24 @@ class Catalog:
         self.entries.update(after)
         return before, after
 
-    def _claim(
-        self, entry: Entry, touched: dict[str, tuple[Entry, ...]], *, add: bool = False
-    ) -> None:
-        """Note that an entry wants its id, or no longer does; `touched` keeps who wanted it."""
+    def _claim(self, entry: Entry, touched: dict[str, Claims]) -> None:
+        """Note that an entry wants its id; `touched` keeps who wanted it before."""
         identifier = entry.session.id
         claims = self._claims.get(identifier, ())
         touched.setdefault(identifier, claims)
-        others = tuple(e for e in claims if (e.unit, e.key) != (entry.unit, entry.key))
-        if add:
-            others = (*others, entry)
+        self._claims[identifier] = (*claims, entry)
+
+    def _give_up(self, entry: Entry, touched: dict[str, Claims]) -> None:
+        """Note that an entry no longer wants its id."""
+        identifier = entry.session.id
+        claims = self._claims.pop(identifier)
+        touched.setdefault(identifier, claims)
+        others = tuple(e for e in claims if e is not entry)
         if others:
             self._claims[identifier] = others
-        else:
-            self._claims.pop(identifier, None)
 
 
-def _named(claims: tuple[Entry, ...]) -> Shown:
+def _named(claims: Claims) -> Iterable[tuple[str, Entry]]:
     if len(claims) == 1:
-        return {claims[0].session.id: claims[0]}
-    return {entry.session.id: entry for entry in distinct(claims)}
+        return ((claims[0].session.id, claims[0]),)
+    return ((entry.session.id, entry) for entry in distinct(claims)) if claims else ()

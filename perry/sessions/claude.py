@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,12 +18,12 @@ import msgspec
 from perry.errors import SessionNotFound
 from perry.sessions.claude_content import Record, messages_of
 from perry.sessions.claude_log import MAIN, Log, Thread
-from perry.sessions.jsonl import LogReading, read_log, read_page
 from perry.sessions.claude_summaries import Summaries, notes_of
+from perry.sessions.jsonl import LogReading, Notes, read_log, read_page
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import unpack
 from perry.sessions.records import Undecodable, decode, title_of
-from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import is_directory
 
 _FILE_NAME = re.compile(r"tool-results[/\\]+([A-Za-z0-9_-][A-Za-z0-9_.-]*\.txt)")
@@ -53,34 +54,25 @@ class ClaudeSource:
         found = frozenset(self._logs(self._projects, unreadable))
         return Scan(found, unreadable)
 
-    def units_of(self, path: Path) -> frozenset[Path]:
+    def units_of(self, path: Path) -> frozenset[Unit]:
         """Name the log itself, the log whose result was stored, or the logs of a directory."""
         if not path.is_relative_to(self._projects):
             return self.scan().units if self._projects.is_relative_to(path) else frozenset()
         parts = path.relative_to(self._projects).parts
         if self._is_log(parts):
-            return frozenset({path})
+            return frozenset({str(path)})
         match parts:
             case (project, session, "tool-results", *_):
-                return frozenset({self._projects / project / f"{session}.jsonl"})
+                return frozenset({f"{self._projects}/{project}/{session}.jsonl"})
         return frozenset(self._logs(path, {})) if path.is_dir() else frozenset()
 
-    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+    def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading."""
-
-        def begin() -> Log:
-            return Log(stem=shown(unit.stem), is_child=self._is_child(unit) or None)
-
-        return read_log(
-            unit,
-            before,
-            begin,
-            lambda log, modified: (_sessions(unit, log, modified), notes_of(log)),
-        )
+        return read_log(unit, before, self._begin, _described)
 
     def resolve(
-        self, readings: Mapping[Path, Reading], changed: Collection[Path]
-    ) -> Mapping[Path, Sequence[Entry]]:
+        self, readings: Mapping[Unit, Reading], changed: Collection[Unit]
+    ) -> Mapping[Unit, Sequence[Entry]]:
         """Give sessions the summaries that stand in other logs."""
         retitled = self._summaries.settle(readings, changed)
         found = entries_of(readings, {*changed, *retitled})
@@ -95,13 +87,13 @@ class ClaudeSource:
         if not isinstance(reading, LogReading):
             raise Stale
         log = unpack(reading.visible, Log)
-        results = _Results(entry.unit, log)
+        results = _Results(Path(entry.unit), log)
         thread = log.threads[entry.key]
         return read_page(
             entry.unit, reading, thread, lambda line: _said(line, results), (start, stop)
         )
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
         """Delete logs, their directories of side files, and the logs of their subagents."""
         first = doomed[0]
         if first.key != MAIN:
@@ -109,12 +101,13 @@ class ClaudeSource:
                 f"{first.session.id} is part of the session {first.session.parent_id}",
                 hint="Delete that session: a part of a log can't be deleted alone.",
             )
-        project = self._projects / first.unit.relative_to(self._projects).parts[0]
-        units = {entry.unit for entry in doomed if entry.unit.is_relative_to(project)}
-        for unit in units:
-            unit.unlink(missing_ok=True)
-            unit.with_suffix(".meta.json").unlink(missing_ok=True)
-        side = first.unit.with_suffix("")
+        log = Path(first.unit)
+        project = self._projects / log.relative_to(self._projects).parts[0]
+        units = {entry.unit for entry in doomed if entry.unit.startswith(f"{project}/")}
+        for path in map(Path, units):
+            path.unlink(missing_ok=True)
+            path.with_suffix(".meta.json").unlink(missing_ok=True)
+        side = log.with_suffix("")
         if side.is_dir() and not side.is_symlink():
             units.update(self._logs(side, {}))
             shutil.rmtree(side)
@@ -126,16 +119,21 @@ class ClaudeSource:
                 return name.endswith(".jsonl")
         return False
 
-    def _logs(self, directory: Path, unreadable: dict[str, str]) -> Iterator[Path]:
+    def _logs(self, directory: Path, unreadable: dict[str, str]) -> Iterator[Unit]:
         """Find the logs below a directory; links to directories are followed to projects only."""
-        return _logs_below(directory, len(directory.relative_to(self._projects).parts), unreadable)
+        depth = len(directory.relative_to(self._projects).parts)
+        return _logs_below(str(directory), depth, unreadable)
+
+    def _begin(self, unit: Unit) -> Log:
+        path = Path(unit)
+        return Log(stem=shown(path.stem), is_child=self._is_child(path) or None)
 
     def _is_child(self, unit: Path) -> bool:
         project = unit.relative_to(self._projects).parts[0]
         return unit.parent != self._projects / project or unit.name.startswith("agent-")
 
 
-def _logs_below(directory: Path, depth: int, unreadable: dict[str, str]) -> Iterator[Path]:
+def _logs_below(directory: str, depth: int, unreadable: dict[str, str]) -> Iterator[Unit]:
     """Find logs; at depth 0 are the projects, at 1 their logs, at 3 and below the subagents'."""
     try:
         with os.scandir(directory) as listing:
@@ -147,11 +145,11 @@ def _logs_below(directory: Path, depth: int, unreadable: dict[str, str]) -> Iter
         return
     for child in children:
         if depth in (1, 3) and child.name.endswith(".jsonl"):
-            yield directory / child.name
+            yield child.path
         elif (depth != _SESSION or child.name == "subagents") and is_directory(
             child, follow=depth == 0
         ):
-            yield from _logs_below(directory / child.name, min(depth + 1, 3), unreadable)
+            yield from _logs_below(child.path, min(depth + 1, 3), unreadable)
 
 
 def _said(line: bytes, results: _Results) -> list[Message]:
@@ -159,6 +157,10 @@ def _said(line: bytes, results: _Results) -> list[Message]:
         return messages_of(decode(line, Record), results)
     except Undecodable as error:
         raise Stale from error
+
+
+def _described(unit: Unit, log: Log, modified: int) -> tuple[dict[str, Session], Notes]:
+    return _sessions(Path(unit), log, modified), notes_of(log)
 
 
 def _sessions(unit: Path, log: Log, modified: int) -> dict[str, Session]:
@@ -200,13 +202,13 @@ def _session(
         id=identifier,
         agent_type="claude",
         title=title_of(title or thread.prompt or thread.command or identifier),
-        directory=directory or "",
+        directory=sys.intern(directory or ""),
         file_path=shown(unit),
         message_count=thread.total,
         first_prompt=thread.prompt or thread.command,
         last_activity=modified if thread.last_activity is None else thread.last_activity,
-        git_branch=thread.branch,
-        model=thread.model,
+        git_branch=thread.branch and sys.intern(thread.branch),
+        model=thread.model and sys.intern(thread.model),
         started_at=thread.started_at,
         parent_id=parent,
         input_tokens=sent,

@@ -72,24 +72,21 @@ class Line(msgspec.Struct, gc=False, rename="camel"):
     ai_title: str | None = None
 
 
-UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What `decode_line` raises for a line in any other shape."""
-
-decode_line = msgspec.json.Decoder(Line).decode
+_decode = msgspec.json.Decoder(Line).decode
 
 
 def read_line(data: bytes) -> tuple[Line, int] | None:
     """Read a line and count its messages; None where it is no record that says anything known."""
-    return read_quickly(data) or _long_way(data)
+    return read_quickly(data) or read_slowly(data)
 
 
 def read_quickly(data: bytes) -> tuple[Line, int] | None:
     """Read a line and count its messages; None where only the long way can tell."""
     try:
-        line = decode_line(data)
-    except UNDECODED:
+        line = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None  # not in the shape
-    count = count_of(line)
+    count = _count_of(line)
     return None if count is None else (line, count)
 
 
@@ -101,10 +98,10 @@ def may_be_typed(line: Line) -> bool:
     return isinstance(content, str) or all(block.type != "tool_result" for block in content)
 
 
-def count_of(line: Line) -> int | None:
+def _count_of(line: Line) -> int | None:
     """Count the messages of a decoded line; None where only the long way can tell."""
     kind = line.type
-    if kind != "user" and kind != "assistant":
+    if kind not in ("user", "assistant"):
         return None if kind in _LONG_WAY or line.subtype == "local_command" else 0
     if line.message is None or line.is_compact_summary:
         return None
@@ -114,14 +111,15 @@ def count_of(line: Line) -> int | None:
     if isinstance(content, str):
         return 1 if content and not content.isspace() else 0
     for block in content:
-        if block.type == "text" or block.type == "thinking":
+        if block.type in ("text", "thinking"):
             text = block.text if block.type == "text" else block.thinking
             if not text or text.isspace():
                 return None
     return len(content)
 
 
-def _long_way(data: bytes) -> tuple[Line, int] | None:
+def read_slowly(data: bytes) -> tuple[Line, int] | None:
+    """Read a line and count its messages the long way, which is right for every line."""
     try:
         record = decode(data, Record)
     except Undecodable:

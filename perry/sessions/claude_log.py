@@ -14,14 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from perry.sessions.claude_content import Record, command_of, prompt_of
-from perry.sessions.claude_line import (
-    UNDECODED,
-    Line,
-    count_of,
-    decode_line,
-    may_be_typed,
-    read_line,
-)
+from perry.sessions.claude_line import Line, may_be_typed, read_line, read_quickly
 from perry.sessions.jsonl import LineLog, Track
 from perry.sessions.packed import Keys, Sums, hash_of
 from perry.sessions.records import Undecodable, decode, milliseconds, text_or_none, token_count
@@ -101,11 +94,11 @@ class Log(LineLog, array_like=True):
     stem: str = ""
     is_child: bool | None = None
     threads: dict[str, Thread] = msgspec.field(default_factory=lambda: {MAIN: Thread()})
-    chains: dict[int, str] = {}
+    chains: dict[int, str] = msgspec.field(default_factory=dict)
     owner: str | None = None
     custom_title: str | None = None
     ai_title: str | None = None
-    summaries: list[tuple[str, str]] = []
+    summaries: list[tuple[str, str]] = msgspec.field(default_factory=list)
 
     def take(self, line: bytes, offset: int) -> bool:
         """Take in a line if it is a record; say whether it was."""
@@ -142,28 +135,17 @@ class Log(LineLog, array_like=True):
             return next(lines, b"")
         offsets: list[int] = []
         ends: list[int] = []
-        offset, total, branch, is_child = self.end, main.total, main.branch, self.is_child
+        offset, total, branch = self.end, main.total, main.branch
         latest = datetime.fromtimestamp((main.last_activity or 0) / 1000, UTC)
-        answer: tuple[object, ...] = ()
-        put = self.seen.put
         for data in lines:
-            try:
-                line = decode_line(data)
-            except UNDECODED:
+            found = read_quickly(data) if data[-1] == _NEWLINE else None
+            if found is None or self._is_special(found[0]):
                 break
-            count = count_of(line)
-            side = line.is_sidechain
-            if side is not None and not is_child and (side or is_child is None):
-                break
-            if count is None or data[-1] != _NEWLINE or line.ai_title or line.custom_title:
-                break
+            line, count = found
             offset += len(data)
-            if not count:
-                if self._is_repeated(line, count):
-                    continue
-            elif line.uuid is not None and not put(line.uuid)[1]:
+            if self._is_repeated(line, count):
                 continue
-            else:
+            if count:
                 total += count
                 offsets.append(offset - len(data))
                 ends.append(total)
@@ -171,11 +153,8 @@ class Log(LineLog, array_like=True):
                 latest = line.timestamp
             if line.git_branch is not None:
                 branch = line.git_branch
-            said = line.message
-            if said is not None and line.type == "assistant":
-                if said.id is None or (said.id, said.model, said.usage) != answer:
-                    answer = (said.id, said.model, said.usage)
-                    main.answered(line)
+            if line.type == "assistant":
+                main.answered(line)
         else:
             data = b""
         self.end = offset
@@ -183,6 +162,13 @@ class Log(LineLog, array_like=True):
         main.branch = branch or None
         main.saw(milliseconds(latest))
         return data
+
+    def _is_special(self, line: Line) -> bool:
+        """Tell whether a line is more than one more record of the main thread."""
+        side = line.is_sidechain
+        if side is not None and not self.is_child and (side or self.is_child is None):
+            return True
+        return bool(line.ai_title or line.custom_title)
 
     def _is_repeated(self, record: Line, count: int) -> bool:
         """Tell whether a record of this uuid was there; if it says something, remember it."""

@@ -8,16 +8,16 @@ log that merely grows costs no look at the others. This module must not know whe
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 
 import msgspec
 
 from perry.sessions.claude_log import Log
 from perry.sessions.jsonl import LogReading, Notes
-from perry.sessions.packed import Keys, hash_of, unpack
-from perry.sessions.source import Reading
+from perry.sessions.packed import Keys, hash_of
+from perry.sessions.source import Reading, Unit
 
 _OWN = ""  # in place of a leaf that stands in the same log
+_RECENT = 8  # growing logs whose records are kept at hand
 _NAMED = "\0"  # in place of a leaf: the log has a title of its own, which is better
 
 
@@ -26,7 +26,10 @@ class _Seen(msgspec.Struct, array_like=True):
 
     end: int
     skipped: int
-    seen: Keys
+    seen: bytes
+
+
+_decode = msgspec.msgpack.Decoder(_Seen).decode
 
 
 def notes_of(log: Log) -> Notes:
@@ -43,27 +46,29 @@ class Summaries:
     """
 
     def __init__(self) -> None:
-        self.titles: dict[Path, str] = {}
-        self._notes: dict[Path, Notes] = {}
+        self.titles: dict[Unit, str] = {}
+        self._notes: dict[Unit, Notes] = {}
         self._abroad: dict[int, str] = {}  # titles by their leaf's hash
         self._leaves: frozenset[int] = frozenset()
-        self._held: dict[Path, frozenset[int]] = {}
+        self._held: dict[Unit, frozenset[int]] = {}
+        self._looked_at: dict[Unit, bytes] = {}  # the records of logs that changed lately
 
-    def settle(self, readings: Mapping[Path, Reading], changed: Collection[Path]) -> set[Path]:
+    def settle(self, readings: Mapping[Unit, Reading], changed: Collection[Unit]) -> set[Unit]:
         """Take in that logs changed or went; gives those that have another title now."""
         is_same = True
         for unit in changed:
             reading = readings.get(unit)
             is_same &= self._note(unit, reading)
             if is_same and self._abroad:
-                is_same = self._holds(reading) == self._held.get(unit, frozenset())
+                is_same = self._holds_now(unit, reading) == self._held.get(unit, frozenset())
         if is_same:
             return set()
+        self._looked_at.clear()
         before, self.titles = self.titles, self._settled(readings)
         both = before.keys() | self.titles.keys()
         return {unit for unit in both if before.get(unit) != self.titles.get(unit)}
 
-    def _note(self, unit: Path, reading: Reading | None) -> bool:
+    def _note(self, unit: Unit, reading: Reading | None) -> bool:
         notes = reading.notes if isinstance(reading, LogReading) else ()
         if notes == self._notes.get(unit, ()):
             return True
@@ -72,7 +77,7 @@ class Summaries:
             del self._notes[unit]
         return False
 
-    def _settled(self, readings: Mapping[Path, Reading]) -> dict[Path, str]:
+    def _settled(self, readings: Mapping[Unit, Reading]) -> dict[Unit, str]:
         self._abroad = {
             hash_of(leaf): title
             for notes in self._notes.values()
@@ -82,7 +87,7 @@ class Summaries:
         self._leaves = frozenset(self._abroad)
         self._held = self._holders(readings) if self._abroad else {}
         found: set[int] = set()
-        titles: dict[Path, str] = {}
+        titles: dict[Unit, str] = {}
         for unit, leaves in self._held.items():
             found |= leaves
             # A set has no order of its own: the last summary that was noted is the title.
@@ -96,16 +101,29 @@ class Summaries:
                 titles.pop(unit, None)
         return titles
 
-    def _holders(self, readings: Mapping[Path, Reading]) -> dict[Path, frozenset[int]]:
+    def _holders(self, readings: Mapping[Unit, Reading]) -> dict[Unit, frozenset[int]]:
         held = ((unit, self._holds(reading)) for unit, reading in readings.items())
         return {unit: leaves for unit, leaves in held if leaves}
+
+    def _holds_now(self, unit: Unit, reading: Reading | None) -> frozenset[int]:
+        """Name the leaves as `_holds` does; in a log that has only grown, look at what is new."""
+        if not isinstance(reading, LogReading):
+            return frozenset()
+        seen = _decode(reading.visible).seen
+        before = self._looked_at.pop(unit, None)
+        self._looked_at[unit] = seen
+        if len(self._looked_at) > _RECENT:
+            del self._looked_at[next(iter(self._looked_at))]
+        if before is None or not seen.startswith(before):
+            return self._leaves.intersection(Keys.hashes_in(seen))
+        added = self._leaves.intersection(Keys.hashes_in(seen[len(before) :]))
+        return self._held.get(unit, frozenset()) | added
 
     def _holds(self, reading: Reading | None) -> frozenset[int]:
         """Name the leaves of summaries in other logs that stand in a log."""
         if not isinstance(reading, LogReading):
             return frozenset()
-        seen = unpack(reading.visible, _Seen).seen
-        return seen.common(self._leaves)
+        return self._leaves.intersection(Keys.hashes_in(_decode(reading.visible).seen))
 
 
 def _told(notes: Notes) -> Iterable[tuple[str, str]]:

@@ -7,6 +7,7 @@ files of their own, which are units without sessions. What a line means stands i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,15 @@ from pathlib import Path
 import msgspec
 
 from perry.sessions.codex_content import Line, directory_of, messages_of, prompt_of
-from perry.sessions.codex_titles import NAMES_LOG, TitlesReading, database_of, read_titles, titles_of
-from perry.sessions.jsonl import LineLog, LogReading, Track, read_log, read_page
+from perry.sessions.codex_titles import (
+    NAMES_LOG,
+    TitlesReading,
+    database_of,
+    is_database,
+    read_titles,
+    titles_of,
+)
+from perry.sessions.jsonl import LineLog, LogReading, Notes, Track, read_log, read_page
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import unpack
 from perry.sessions.records import (
@@ -26,7 +34,7 @@ from perry.sessions.records import (
     title_of,
     token_count,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import files_below, placed
 
 _MAIN = ""
@@ -117,35 +125,33 @@ class CodexSource:
         unreadable: dict[str, str] = {}
         names = (path for path in files_below(self._base, 0, unreadable) if self._has_names(path))
         logs = (unit for place in self._places for unit in self._logs(place, unreadable))
-        return Scan(frozenset([*names, *logs]), unreadable)
+        return Scan(frozenset(map(str, [*names, *logs])), unreadable)
 
-    def units_of(self, path: Path) -> frozenset[Path]:
+    def units_of(self, path: Path) -> frozenset[Unit]:
         """Name the log or the file with names that changed, or all logs of a directory."""
         if path.parent == self._base:
             database = database_of(path)
             if database is not None:
-                return frozenset({database})
+                return frozenset({str(database)})
             if path.name == NAMES_LOG:
-                return frozenset({path})
+                return frozenset({str(path)})
         if self._base.is_relative_to(path):
             return self.scan().units
         if not any(path.is_relative_to(place) for place in self._places):
             return frozenset()
         if path.is_dir():
-            return frozenset(self._logs(path, {}))
-        return frozenset({path}) if path.suffix == ".jsonl" else frozenset()
+            return frozenset(map(str, self._logs(path, {})))
+        return frozenset({str(path)}) if path.suffix == ".jsonl" else frozenset()
 
-    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+    def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading, or the names."""
         if self._has_names(unit):
-            return read_titles(unit, before)
-        return read_log(
-            unit, before, CodexLog, lambda log, modified: (_sessions(unit, log, modified), ())
-        )
+            return read_titles(Path(unit), before)
+        return read_log(unit, before, lambda _: CodexLog(), _described)
 
     def resolve(
-        self, readings: Mapping[Path, Reading], changed: Collection[Path]
-    ) -> Mapping[Path, Sequence[Entry]]:
+        self, readings: Mapping[Unit, Reading], changed: Collection[Unit]
+    ) -> Mapping[Unit, Sequence[Entry]]:
         """Give sessions their names; where a name may have changed, look at every session."""
         if any(self._has_names(unit) for unit in changed):
             self._titles = titles_of(readings)
@@ -162,15 +168,16 @@ class CodexSource:
         track = unpack(reading.visible, CodexLog).track
         return read_page(entry.unit, reading, track, _messages, (start, stop))
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
         """Delete the logs; the client drops the names of logs that are gone."""
         units = frozenset(entry.unit for entry in doomed)
         for unit in units:
-            unit.unlink(missing_ok=True)
+            Path(unit).unlink(missing_ok=True)
         return units
 
-    def _has_names(self, path: Path) -> bool:
-        return path.parent == self._base and (path.name == NAMES_LOG or database_of(path) == path)
+    def _has_names(self, unit: Unit | Path) -> bool:
+        directory, name = os.path.split(unit)
+        return directory == str(self._base) and (name == NAMES_LOG or is_database(name))
 
     def _logs(self, directory: Path, unreadable: dict[str, str]) -> Iterator[Path]:
         for path in files_below(directory, _DEPTH, unreadable):
@@ -192,9 +199,10 @@ def _spawner(source: object) -> str | None:
     return text_or_none(spawned.get("parent_thread_id")) if isinstance(spawned, dict) else None
 
 
-def _sessions(unit: Path, log: CodexLog, modified: int) -> dict[str, Session]:
-    named = _UUID.search(unit.stem)
-    identifier = log.id or (named.group() if named else shown(unit.stem))
+def _described(unit: Unit, log: CodexLog, modified: int) -> tuple[dict[str, Session], Notes]:
+    stem = Path(unit).stem
+    named = _UUID.search(stem)
+    identifier = log.id or (named.group() if named else shown(stem))
     track = log.track
     session = Session(
         id=identifier,
@@ -213,7 +221,7 @@ def _sessions(unit: Path, log: CodexLog, modified: int) -> dict[str, Session]:
         output_tokens=log.tokens[1] if log.tokens else None,
         skipped_lines=log.skipped,
     )
-    return {_MAIN: session}
+    return {_MAIN: session}, ()
 
 
 def _titled(entry: Entry, title: str | None) -> Entry:

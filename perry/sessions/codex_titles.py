@@ -25,10 +25,10 @@ _DATABASE = re.compile(r"state_(\d+)\.sqlite\Z")
 _SETTLED_NS = 50_000_000  # what changed within this time may change again with the same times
 
 
-class TitlesReading(Reading, frozen=True):
+class TitlesReading(Reading, frozen=True, array_like=True, gc=False):
     """The names in one file, by session id."""
 
-    titles: dict[str, str] = {}
+    titles: dict[str, str] = msgspec.field(default_factory=dict)
     stamp: Stamp = ()
 
 
@@ -41,6 +41,11 @@ def database_of(path: Path) -> Path | None:
     """Name the database that a file is or stands beside, else None."""
     database = path.with_name(re.sub(r"-(wal|journal|shm)\Z", "", path.name))
     return database if _DATABASE.match(database.name) else None
+
+
+def is_database(name: str) -> bool:
+    """Tell whether a file of this name is a database with names."""
+    return _DATABASE.match(name) is not None
 
 
 def read_titles(unit: Path, before: Reading | None) -> Reading | None:
@@ -65,11 +70,11 @@ def read_titles(unit: Path, before: Reading | None) -> Reading | None:
     return old if old and old.titles == titles and old.skipped_lines == skipped else reading
 
 
-def titles_of(readings: Mapping[Path, Reading]) -> dict[str, str]:
+def titles_of(readings: Mapping[str, Reading]) -> dict[str, str]:
     """Settle each session's name: the newest database first, then older ones, then the log."""
     found = [(unit, r) for unit, r in readings.items() if isinstance(r, TitlesReading)]
     titles: dict[str, str] = {}
-    for _, reading in sorted(found, key=lambda pair: _age(pair[0])):
+    for _, reading in sorted(found, key=lambda pair: _age(Path(pair[0]))):
         titles.update(reading.titles)
     return titles
 

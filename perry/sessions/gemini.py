@@ -32,10 +32,11 @@ from perry.sessions.jsonl import LogReading, Notes, fingerprint, opened, read_lo
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import pack, unpack
 from perry.sessions.records import Undecodable, decode, title_of
-from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import directories_in, files_below, placed
 
 _MAIN = ""
+_PROJECT_FILES = (f"/{ROOT_FILE}", f"/{LIST_FILE}")
 _SAFE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
 
@@ -51,7 +52,7 @@ class GeminiSource:
         self._home = base
         self._list = base / ".gemini" / LIST_FILE
         self._tmp = base / ".gemini" / "tmp"
-        self._noted: dict[Path, str] = {}
+        self._noted: dict[Unit, str] = {}
         self._projects = Projects({}, [str(self._home)])
         self._last = (b"", View())
 
@@ -63,49 +64,47 @@ class GeminiSource:
     def scan(self) -> Scan:
         """Find every session, and the files that name directories."""
         problems: dict[str, str] = {}
-        found = set(self._units_below(directories_in(self._tmp, problems), problems))
+        found = {str(u) for u in self._units_below(directories_in(self._tmp, problems), problems)}
         if self._list.is_file():
-            found.add(self._list)
+            found.add(str(self._list))
         return Scan(frozenset(found), problems)
 
-    def units_of(self, path: Path) -> frozenset[Path]:
+    def units_of(self, path: Path) -> frozenset[Unit]:
         """Name the file itself, or all sessions of a directory."""
         if path == self._list:
-            return frozenset({path})
+            return frozenset({str(path)})
         if self._tmp.is_relative_to(path):
             return self.scan().units
         if not path.is_relative_to(self._tmp):
             return frozenset()
         parts = path.relative_to(self._tmp).parts
         if _is_unit(parts):
-            return frozenset({path})
+            return frozenset({str(path)})
         if len(parts) > 3 or parts[1:2] not in ((), ("chats",)) or not path.is_dir():  # noqa: PLR2004  (project, chats, parent)
             return frozenset()
         below = self._units_below([self._tmp / parts[0]], {})
-        return frozenset(unit for unit in below if unit.is_relative_to(path))
+        return frozenset(str(unit) for unit in below if unit.is_relative_to(path))
 
-    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+    def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Replay what was added to a log since the last reading, or read a whole document."""
-        if unit.name in (ROOT_FILE, LIST_FILE):
+        if unit.endswith(_PROJECT_FILES):
             return read_projects(unit, before)
-        if unit.suffix == ".json":
+        if unit.endswith(".json"):
             return _read_document(unit, before)
-        return read_log(
-            unit, before, GeminiLog, lambda log, modified: _described(unit, log, modified)
-        )
+        return read_log(unit, before, lambda _: GeminiLog(), _described)
 
     def resolve(
-        self, readings: Mapping[Path, Reading], changed: Collection[Path]
-    ) -> Mapping[Path, Sequence[Entry]]:
+        self, readings: Mapping[Unit, Reading], changed: Collection[Unit]
+    ) -> Mapping[Unit, Sequence[Entry]]:
         """Give sessions the directories of their projects.
 
         A document that was carried on as a log stays beside it, and the log has all of it.
         """
-        if any([self._tells_of_projects(unit, readings.get(unit)) for unit in changed]):
+        if True in {self._tells_of_projects(unit, readings.get(unit)) for unit in changed}:
             self._projects = Projects(readings, [str(self._home), *self._noted.values()])
             changed = readings.keys() | changed
-        documents = {unit.with_suffix(".json") for unit in changed if unit.suffix == ".jsonl"}
-        found: dict[Path, list[Entry]] = {}
+        documents = {unit[:-1] for unit in changed if unit.endswith(".jsonl")}
+        found: dict[Unit, list[Entry]] = {}
         for unit, entries in entries_of(readings, {*changed, *documents}).items():
             notes = _notes_of(readings.get(unit))
             carried_on = _is_carried_on(unit, notes, readings)
@@ -121,19 +120,20 @@ class GeminiSource:
             raise Stale
         try:
             with opened(entry.unit, reading.identity) as file:
-                records = _Records(file, is_document=entry.unit.suffix == ".json")
+                records = _Records(file, is_document=entry.unit.endswith(".json"))
                 return list(_page(records, view, start, stop))
         except OSError as error:
             raise Stale from error
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
         """Delete sessions with the folders that the client made for them."""
         units = set()
         for entry in doomed:
-            for unit in (entry.unit, entry.unit.with_suffix(".json")):
-                unit.unlink(missing_ok=True)
-                units.add(unit)
-            project = self._tmp / entry.unit.relative_to(self._tmp).parts[0]
+            log = Path(entry.unit)
+            for path in (log, log.with_suffix(".json")):
+                path.unlink(missing_ok=True)
+                units.add(str(path))
+            project = self._tmp / log.relative_to(self._tmp).parts[0]
             for side in _side_files(project, entry.session.id):
                 if side.is_dir() and not side.is_symlink():
                     shutil.rmtree(side)
@@ -149,16 +149,16 @@ class GeminiSource:
             self._last = state, view
         return view
 
-    def _tells_of_projects(self, unit: Path, reading: Reading | None) -> bool:
+    def _tells_of_projects(self, unit: Unit, reading: Reading | None) -> bool:
         """Tell whether a changed unit may change the directory of any session."""
         before = self._noted.pop(unit, "")
         noted = "".join(s.directory for s in reading.sessions.values()) if reading else ""
         if noted:
             self._noted[unit] = noted
-        return noted != before or unit.name in (ROOT_FILE, LIST_FILE)
+        return noted != before or unit.endswith(_PROJECT_FILES)
 
     def _placed(self, entry: Entry, notes: Mapping[str, str]) -> Entry:
-        project = project_of(entry.unit, self._tmp)
+        project = project_of(Path(entry.unit), self._tmp)
         known = entry.session.directory
         directory = self._projects.directory(project, notes.get("project"), known)
         if directory == known:
@@ -200,53 +200,51 @@ def _notes_of(reading: Reading | None) -> dict[str, str]:
     return dict(reading.notes) if isinstance(reading, LogReading) else {}
 
 
-def _is_carried_on(
-    unit: Path, notes: Mapping[str, str], readings: Mapping[Path, Reading]
-) -> bool:
-    if unit.suffix != ".json":
+def _is_carried_on(unit: Unit, notes: Mapping[str, str], readings: Mapping[Unit, Reading]) -> bool:
+    if not unit.endswith(".json"):
         return False
-    log = readings.get(unit.with_suffix(".jsonl"))
+    log = readings.get(f"{unit}l")
     if log is None or _notes_of(log).get("id") != notes.get("id"):
         return False
     return any(session.message_count for session in log.sessions.values())
 
 
-def _read_document(unit: Path, before: Reading | None) -> Reading | None:
+def _read_document(unit: Unit, before: Reading | None) -> Reading | None:
     """Read a whole document; one that isn't whole counts as one skipped line."""
+    path = Path(unit)
     try:
-        status = unit.stat()
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return unreadable(unit, "not a regular file", before)
         old = before if isinstance(before, LogReading) else None
-        if old and old.log and (old.identity, old.stamp) == fingerprint(status):
+        if old and old.log and old.stamp == fingerprint(status):
             return old
-        with unit.open("rb") as file:
+        with path.open("rb") as file:
             status = os.fstat(file.fileno())
             data = file.read()
     except (FileNotFoundError, NotADirectoryError):
-        return unreadable(unit, "a broken link", before) if unit.is_symlink() else None
+        return unreadable(unit, "a broken link", before) if path.is_symlink() else None
     except OSError as error:
         return unreadable(unit, error.strerror or str(error), before)
     log = GeminiLog()
     if data.strip() and not log.take_document(data):
         log.skipped += 1
-    identity, stamp = fingerprint(status)
     sessions, notes = _described(unit, log, status.st_mtime_ns // 1_000_000)
     return LogReading(
         sessions=sessions,
         notes=notes,
         skipped_lines=log.skipped,
         log=pack(log),
-        identity=identity,
-        stamp=stamp,
+        stamp=fingerprint(status),
     )
 
 
-def _described(unit: Path, log: GeminiLog, modified: int) -> tuple[dict[str, Session], Notes]:
+def _described(unit: Unit, log: GeminiLog, modified: int) -> tuple[dict[str, Session], Notes]:
     view = log.view()
-    identifier = log.id or shown(unit.stem)
+    path = Path(unit)
+    identifier = log.id or shown(path.stem)
     prompt = view.prompt()
-    parent = shown(unit.parent.name) if unit.parent.name != "chats" else None
+    parent = shown(path.parent.name) if path.parent.name != "chats" else None
     activity = log.times.last_activity
     usage = log.usage.values()
     session = Session(

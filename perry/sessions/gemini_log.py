@@ -8,6 +8,7 @@ must not open files, or know where a log lies.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -21,7 +22,6 @@ from perry.sessions.gemini_content import (
     results_of,
 )
 from perry.sessions.jsonl import LineLog, Track
-from perry.sessions.packed import Numbers
 from perry.sessions.records import Undecodable, decode, epoch, text_or_none, token_count
 
 BARE = -1
@@ -47,7 +47,7 @@ class View(msgspec.Struct, frozen=True):
     """The turns as they stood after a reading; it never changes."""
 
     turns: tuple[Turn, ...] = ()
-    ends: Numbers = msgspec.field(default_factory=Numbers)
+    ends: tuple[int, ...] = ()
     answered: frozenset[str] = frozenset()
 
     @classmethod
@@ -55,24 +55,24 @@ class View(msgspec.Struct, frozen=True):
         """Count the messages of turns; results that a call has with it don't count twice."""
         kept = tuple(turns)
         answered = frozenset(call for turn in kept for call in turn.answers)
-        ends = Numbers()
+        ends: list[int] = []
         total = 0
         for turn in kept:
             total += turn.count - sum(call in answered for call in turn.results)
             ends.append(total)
-        return cls(kept, ends, answered)
+        return cls(kept, tuple(ends), answered)
 
     @property
     def total(self) -> int:
         """The number of messages."""
-        return self.ends[-1] if len(self.ends) else 0
+        return self.ends[-1] if self.ends else 0
 
     def between(self, start: int, stop: int) -> Iterator[tuple[Turn, int, int]]:
         """Name the turns that hold the messages from `start` up to `stop`.
 
         Each with its first message's number and how many messages it holds.
         """
-        index = self.ends.after(start)
+        index = bisect_right(self.ends, start)
         while index < len(self.ends):
             first = self.ends[index - 1] if index else 0
             if first >= stop:
@@ -90,9 +90,9 @@ class View(msgspec.Struct, frozen=True):
 class GeminiLog(LineLog, array_like=True):
     """What has been replayed so far of one log or document."""
 
-    turns: dict[str, Turn] = {}
+    turns: dict[str, Turn] = msgspec.field(default_factory=dict)
     times: Track = msgspec.field(default_factory=Track)
-    usage: dict[str, tuple[int, int]] = {}
+    usage: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     id: str | None = None
     summary: str | None = None
     project: str | None = None

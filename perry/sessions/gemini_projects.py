@@ -16,38 +16,39 @@ import msgspec
 
 from perry.sessions.jsonl import fingerprint, unreadable
 from perry.sessions.records import Undecodable, decode, text_or_none
-from perry.sessions.source import Reading, shown
+from perry.sessions.source import Reading, Unit, shown
 
 ROOT_FILE = ".project_root"
 LIST_FILE = "projects.json"
 
 
-class ProjectsReading(Reading, frozen=True):
+class ProjectsReading(Reading, frozen=True, array_like=True, gc=False):
     """The directories that one file names, by project."""
 
-    directories: dict[str, str] = {}
-    stamp: tuple[tuple[int, int], ...] = ()
+    directories: dict[str, str] = msgspec.field(default_factory=dict)
+    stamp: bytes = b""
 
 
 class _List(msgspec.Struct):
     projects: dict[str, Any] = {}
 
 
-def read_projects(unit: Path, before: Reading | None) -> Reading | None:
+def read_projects(unit: Unit, before: Reading | None) -> Reading | None:
     """Read a project's own file or the list of all; None where it is gone."""
+    path = Path(unit)
     old = before if isinstance(before, ProjectsReading) else None
     try:
-        stamp = fingerprint(unit.stat())
+        stamp = fingerprint(path.stat())
         if old and old.stamp == stamp:
             return old
-        data = unit.read_bytes()
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         return unreadable(unit, error.strerror or str(error), before)
-    if unit.name == ROOT_FILE:
+    if path.name == ROOT_FILE:
         root = text_or_none(data.decode("utf-8", "replace").strip())
-        return ProjectsReading(directories={unit.parent.name: root} if root else {}, stamp=stamp)
+        return ProjectsReading(directories={path.parent.name: root} if root else {}, stamp=stamp)
     try:
         listed = decode(data, _List).projects
     except Undecodable:
@@ -59,12 +60,12 @@ def read_projects(unit: Path, before: Reading | None) -> Reading | None:
 class Projects:
     """Finds the directory of a project among all that are known."""
 
-    def __init__(self, readings: Mapping[Path, Reading], directories: Iterable[str]) -> None:
+    def __init__(self, readings: Mapping[Unit, Reading], directories: Iterable[str]) -> None:
         self._named: dict[str, str] = {}
         own: dict[str, str] = {}
         for unit, reading in readings.items():
             if isinstance(reading, ProjectsReading):
-                (own if unit.name == ROOT_FILE else self._named).update(reading.directories)
+                (own if unit.endswith(ROOT_FILE) else self._named).update(reading.directories)
         self._named.update(own)
         known = {*self._named.values(), *directories}
         self._hashed = {_hash(directory): directory for directory in known}

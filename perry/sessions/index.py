@@ -9,6 +9,8 @@ watches the files, or who asks.
 from __future__ import annotations
 
 import builtins
+import contextlib
+import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,8 +25,9 @@ from perry.sessions.listing import Listing
 from perry.sessions.memory import Memory
 from perry.sessions.models import MessagePage, Session
 from perry.sessions.opencode import OpenCodeSource
+from perry.sessions.parallel import read_many
 from perry.sessions.pi import PiSource
-from perry.sessions.source import Entry, Reading, Source, Stale, shown
+from perry.sessions.source import Entry, Reading, Source, Stale, Unit, shown
 
 SOURCES: tuple[Callable[[Path, Mapping[str, str]], Source], ...] = (
     ClaudeSource,
@@ -63,9 +66,7 @@ class SessionIndex:
         self._is_loaded = memory is None
 
     @classmethod
-    def of_home(
-        cls, home: Path, env: Mapping[str, str], *, remember: bool = False
-    ) -> SessionIndex:
+    def of_home(cls, home: Path, env: Mapping[str, str], *, remember: bool = False) -> SessionIndex:
         """Make an index of all coding agents' sessions in a home directory.
 
         `remember` keeps what is read in the user's cache directory, and begins with what is there.
@@ -85,7 +86,7 @@ class SessionIndex:
 
     def refresh(self) -> None:
         """Look at every file again, read what changed, forget what is gone."""
-        with self._reading:
+        with self._reading, _uncollected():
             self._load()
             for source in self._sources:
                 scan = source.scan()
@@ -208,15 +209,15 @@ class SessionIndex:
             )
         return max(found, key=lambda pair: pair[1].session.last_activity)
 
-    def _known(self, source: Source, changed: Iterable[Path]) -> set[Path]:
+    def _known(self, source: Source, changed: Iterable[Path]) -> set[Unit]:
         """Name the known units among changed paths, and below changed or deleted directories."""
         known = self._catalogs[source.agent].readings
-        units = {path for path in changed if path in known}
+        units = {unit for unit in map(str, changed) if unit in known}
         directories = tuple(
-            f"{path}/" for path in changed if path not in known and not path.is_file()
+            f"{path}/" for path in changed if str(path) not in known and not path.is_file()
         )
         if directories:
-            units.update(unit for unit in known if str(unit).startswith(directories))
+            units.update(unit for unit in known if unit.startswith(directories))
         return units
 
     def _descendants(self, source: Source, entry: Entry) -> builtins.list[Entry]:
@@ -232,7 +233,7 @@ class SessionIndex:
                     waiting.append(child.session.id)
         return [other for name, other in family.items() if name != entry.session.id]
 
-    def _reread(self, source: Source, unit: Path, stale: Reading) -> None:
+    def _reread(self, source: Source, unit: Unit, stale: Reading) -> None:
         with self._reading:
             if self._catalogs[source.agent].readings.get(unit) is stale:
                 self._update(source, {unit}, afresh=True)
@@ -244,15 +245,21 @@ class SessionIndex:
                 self._catalogs[agent].readings.update(readings)
         self._is_loaded = True
 
-    def _update(self, source: Source, units: Iterable[Path], *, afresh: bool = False) -> None:
+    def _update(self, source: Source, units: Iterable[Unit], *, afresh: bool = False) -> None:
         """Read units and swap in what came out; the reading lock is held."""
         catalog = self._catalogs[source.agent]
-        changed: dict[Path, Reading | None] = {}
+        changed: dict[Unit, Reading | None] = {}
+        unknown = []
         for unit in units:
             before = catalog.readings.get(unit)
+            if before is None:
+                unknown.append(unit)
+                continue
             after = self._read(source, unit, None if afresh else before)
-            if after is not before or (after is not None and not catalog.is_settled(unit)):
+            if after is not before or not catalog.is_settled(unit):
                 changed[unit] = after
+        found = read_many(source, unknown, lambda unit: self._read(source, unit, None))
+        changed.update((unit, reading) for unit, reading in found if reading is not None)
         if not changed:
             return
         with self._lock:
@@ -267,13 +274,25 @@ class SessionIndex:
         self.journal.record(source.agent, shown_before, shown_after)
 
     @staticmethod
-    def _read(source: Source, unit: Path, before: Reading | None) -> Reading | None:
+    def _read(source: Source, unit: Unit, before: Reading | None) -> Reading | None:
         """Read one unit; one that defeats its reader must not hide all the others."""
         try:
             return source.read(unit, before)
         except _DEFEATS as error:
             failed = Reading(unreadable={shown(unit): f"{type(error).__name__}: {error}"})
             return before if before == failed else failed
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage: what is read is none, and there is a lot of it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _sessions(shown: Mapping[str, Entry]) -> Iterator[Session]:

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
 
 import msgspec
 
 from perry.sessions.models import Message, Session
-from perry.sessions.packed import Numbers, pack, unpack
-from perry.sessions.source import Reading, Stale, shown
+from perry.sessions.packed import Counts, Numbers, pack, unpack
+from perry.sessions.source import Reading, Stale, Unit, shown
 
 _EDGE = 256  # bytes before the end that must still be there for a log to count as grown
 _DIGEST = 16  # bytes
+_STAMP = struct.Struct("=QQQq")  # device, inode, size, time of change in ns
+_IDENTITY = 16  # bytes of it that say which file it is
 _CHUNK = 256 * 1024  # bytes read at a time: with Python's 8 KB, reading takes longer than decoding
 
 
@@ -64,7 +66,7 @@ class Track(msgspec.Struct, array_like=True, gc=False):
     """
 
     offsets: Numbers = msgspec.field(default_factory=Numbers)
-    ends: Numbers = msgspec.field(default_factory=Numbers)
+    ends: Counts = msgspec.field(default_factory=Counts)
     total: int = 0
     started_at: int | None = None
     last_activity: int | None = None
@@ -88,8 +90,8 @@ class Track(msgspec.Struct, array_like=True, gc=False):
         """Remember a record that holds `count` messages."""
         if count:
             self.total += count
-            self.offsets.append(offset)
-            self.ends.append(self.total)
+            self.offsets.extend((offset,))
+            self.ends.extend((self.total,))
 
     def add_all(self, offsets: Sequence[int], ends: Sequence[int]) -> None:
         """Remember several records as `put` does."""
@@ -112,10 +114,10 @@ L = TypeVar("L", bound=LineLog)
 
 
 Notes = tuple[tuple[str, str], ...]
-Describe = Callable[[L, int], tuple[dict[str, Session], Notes]]
+Describe = Callable[[Unit, L, int], tuple[dict[str, Session], Notes]]
 
 
-class LogReading(Reading, frozen=True):
+class LogReading(Reading, frozen=True, array_like=True, gc=False):
     """A reading of one log.
 
     `notes` is what concerns other units' sessions, in the reader's own words. `log` is the packed
@@ -127,8 +129,7 @@ class LogReading(Reading, frozen=True):
     log: bytes = b""
     trial: bytes = b""
     end: int = 0
-    identity: tuple[int, int] = (0, 0)
-    stamp: tuple[int, int] = (0, 0)
+    stamp: bytes = b""
     edge: bytes = b""
 
     @property
@@ -136,11 +137,16 @@ class LogReading(Reading, frozen=True):
         """The packed state that the sessions were described by."""
         return self.trial or self.log
 
+    @property
+    def identity(self) -> bytes:
+        """Which file it is, of whatever size."""
+        return self.stamp[:_IDENTITY]
+
 
 def read_log(
-    unit: Path,
+    unit: Unit,
     before: Reading | None,
-    begin: Callable[[], L],
+    begin: Callable[[Unit], L],
     describe: Describe[L],
 ) -> Reading | None:
     """Read what was added to a log since the last reading; None where it is gone.
@@ -150,24 +156,24 @@ def read_log(
     """
     old = before if isinstance(before, LogReading) else None
     try:
-        if old and (old.identity, old.stamp) == fingerprint(os.stat(unit)):  # noqa: PTH116  (a third faster than Path.stat, for every file at every sweep)
+        if old and old.stamp == fingerprint(os.stat(unit)):  # noqa: PTH116  (a string)
             return old
         # Without O_NONBLOCK the opening of a pipe would wait for somebody to write to it.
         handle = os.open(unit, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb", buffering=_CHUNK) as file:  # noqa: PTH123  (of a handle)
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 return unreadable(unit, "not a regular file", before)
-            return _read(file, old, begin, describe)
+            return _read(file, unit, old, begin, describe)
     except IsADirectoryError:
         return unreadable(unit, "not a regular file", before)
     except (FileNotFoundError, NotADirectoryError):
-        return unreadable(unit, "a broken link", before) if unit.is_symlink() else None
+        return unreadable(unit, "a broken link", before) if os.path.islink(unit) else None  # noqa: PTH114  (a string)
     except OSError as error:
         return unreadable(unit, error.strerror or str(error), before)
 
 
 def read_page(
-    unit: Path,
+    unit: Unit,
     reading: LogReading,
     track: Track,
     make: Callable[[bytes], Sequence[Message]],
@@ -184,21 +190,21 @@ def read_page(
         raise Stale from error
 
 
-def opened(unit: Path, identity: tuple[int, int]) -> BinaryIO:
+def opened(unit: Unit, identity: bytes) -> BinaryIO:
     """Open the very file that was read. Raises Stale where another one took its place."""
-    file = unit.open("rb")
-    if fingerprint(os.fstat(file.fileno()))[0] == identity:
+    file = open(unit, "rb")  # noqa: PTH123, SIM115  (a string; it is given back open)
+    if fingerprint(os.fstat(file.fileno()))[:_IDENTITY] == identity:
         return file
     file.close()
     raise Stale
 
 
-def fingerprint(status: os.stat_result) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Tell which file it is, and its size and time of change."""
-    return (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
+def fingerprint(status: os.stat_result) -> bytes:
+    """Tell which file it is, its size and its time of change."""
+    return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def unreadable(unit: Path, reason: str, before: Reading | None) -> Reading:
+def unreadable(unit: Unit, reason: str, before: Reading | None) -> Reading:
     """Make the reading of a file that can't be read; the same one where nothing changed."""
     reading = Reading(unreadable={shown(unit): reason})
     return before if before is not None and before == reading else reading
@@ -206,19 +212,19 @@ def unreadable(unit: Path, reason: str, before: Reading | None) -> Reading:
 
 def _read(
     file: BinaryIO,
+    unit: Unit,
     old: LogReading | None,
-    begin: Callable[[], L],
+    begin: Callable[[Unit], L],
     describe: Describe[L],
 ) -> LogReading:
     status = os.fstat(file.fileno())
-    identity, stamp = fingerprint(status)
-    log = begin()
+    log = begin(unit)
     grown = old if old and _has_grown(file, status, old) else None
     if grown:
         log = unpack(grown.log, type(log))
     whole, trial = (log, None) if grown and _is_half(file, grown) else _feed(file, log)
     visible = whole if trial is None else trial
-    sessions, notes = describe(visible, status.st_mtime_ns // 1_000_000)
+    sessions, notes = describe(unit, visible, status.st_mtime_ns // 1_000_000)
     return LogReading(
         sessions=sessions,
         notes=notes,
@@ -226,8 +232,7 @@ def _read(
         log=pack(whole),
         trial=b"" if trial is None else pack(trial),
         end=whole.end,
-        identity=identity,
-        stamp=stamp,
+        stamp=fingerprint(status),
         edge=_edge(file, whole.end),
     )
 
@@ -247,9 +252,10 @@ def _is_half(file: BinaryIO, old: LogReading) -> bool:
 
     However long the line gets, only what was added is looked at.
     """
-    if old.trial or old.stamp[0] == old.end:
+    size = _size_of(old)
+    if old.trial or size == old.end:
         return False
-    file.seek(old.stamp[0])
+    file.seek(size)
     last = b""
     while chunk := file.read(_CHUNK):
         if b"\n" in chunk:
@@ -259,10 +265,14 @@ def _is_half(file: BinaryIO, old: LogReading) -> bool:
 
 
 def _has_grown(file: BinaryIO, status: os.stat_result, old: LogReading) -> bool:
-    identity, (size, _) = fingerprint(status)
-    if not old.log or old.identity != identity or size <= old.stamp[0]:
+    if not old.log or old.identity != fingerprint(status)[:_IDENTITY]:
         return False
-    return _edge(file, old.end) == old.edge
+    return status.st_size > _size_of(old) and _edge(file, old.end) == old.edge
+
+
+def _size_of(reading: LogReading) -> int:
+    size: int = _STAMP.unpack(reading.stamp)[2]
+    return size
 
 
 def _edge(file: BinaryIO, end: int) -> bytes:

@@ -75,3 +75,27 @@ class MessagePage(msgspec.Struct, frozen=True):
     id: str
     messages: tuple[Message, ...]
     total: int
+
+
+class Hit(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """One message in which all the words of a search are.
+
+    `type` is the message's; `position` counts the session's messages from the oldest, 0 first;
+    `snippet` is one line of the message, and `marks` are the words in it, as (start, end) in
+    Unicode characters, in order and apart from each other.
+    """
+
+    session_id: str
+    agent_type: str
+    type: MessageType
+    position: int
+    timestamp: str | None
+    snippet: str
+    marks: tuple[tuple[int, int], ...]
+
+
+class SearchPage(msgspec.Struct, frozen=True):
+    """What `GET /sessions?q=` answers: a page of hits, and the sessions they are in, each once."""
+
+    sessions: tuple[Session, ...]
+    hits: tuple[Hit, ...]

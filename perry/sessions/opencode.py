@@ -25,7 +25,7 @@ from perry.sessions.opencode_files import (
     files_page,
     read_files,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
 
 _IN_MEMORY = ":memory:"
 
@@ -57,29 +57,31 @@ class OpenCodeSource:
         units = set(self._databases(unreadable))
         for directory in self._session_directories(unreadable):
             units.update(_infos(directory, unreadable))
-        return Scan(frozenset(units), unreadable)
+        return Scan(frozenset(map(str, units)), unreadable)
 
-    def units_of(self, path: Path) -> frozenset[Path]:
+    def units_of(self, path: Path) -> frozenset[Unit]:
         """Name the database or the session that a file belongs to; everything for a directory."""
         database = path.parent / path.name.removesuffix("-wal").removesuffix("-journal")
         if self._is_database(database):
-            return frozenset({database})
+            return frozenset({str(database)})
         if not path.is_relative_to(self._data):
             return self.scan().units if self._data.is_relative_to(path) else frozenset()
         parts = path.relative_to(self._data).parts
         for depth in (1, 4):  # storage/<kind>/…, project/<slug>/storage/session/<kind>/…
             if len(parts) > depth + 1 and parts[depth - 1] in ("storage", "session"):
                 base = self._data.joinpath(*parts[:depth])
-                return frozenset(_owners(base, parts[depth], Path(parts[depth + 1]).stem, path))
+                owners = _owners(base, parts[depth], Path(parts[depth + 1]).stem, path)
+                return frozenset(map(str, owners))
         return self.scan().units if not parts or parts[0] in ("storage", "project") else frozenset()
 
-    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+    def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read what changed in a database, or in the files of a session."""
-        return read_database(unit, before) if self._is_database(unit) else read_files(unit, before)
+        path = Path(unit)
+        return read_database(path, before) if self._is_database(path) else read_files(path, before)
 
     def resolve(
-        self, readings: Mapping[Path, Reading], changed: Collection[Path]
-    ) -> Mapping[Path, Sequence[Entry]]:
+        self, readings: Mapping[Unit, Reading], changed: Collection[Unit]
+    ) -> Mapping[Unit, Sequence[Entry]]:
         """Drop the JSON copies of sessions that a database has."""
         if any(self._is_database(unit) for unit in changed):
             stored = (r.sessions for unit, r in readings.items() if self._is_database(unit))
@@ -95,24 +97,25 @@ class OpenCodeSource:
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the stored messages that hold these messages, and no others."""
         if isinstance(reading, DatabaseReading):
-            return database_page(entry.unit, reading.turns[entry.key], start, stop)
+            return database_page(Path(entry.unit), reading.turns[entry.key], start, stop)
         if isinstance(reading, FilesReading):
-            return files_page(entry.unit, reading.turns(), start, stop)
+            return files_page(Path(entry.unit), reading.turns(), start, stop)
         raise Stale
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
         """Delete sessions from the database and their JSON copies, or they would come back."""
         keys = {entry.key for entry in doomed}
         units = {entry.unit for entry in doomed}
-        copies = {unit for unit in self.scan().units if unit.stem in keys} - units
+        copies = {unit for unit in self.scan().units if Path(unit).stem in keys} - units
         for unit in units | copies:
             if self._is_database(unit):
-                delete_sessions(unit, [entry.key for entry in doomed if entry.unit == unit])
+                delete_sessions(Path(unit), [entry.key for entry in doomed if entry.unit == unit])
             else:
-                delete_files(unit)
+                delete_files(Path(unit))
         return frozenset(units | copies)
 
-    def _is_database(self, path: Path) -> bool:
+    def _is_database(self, unit: Unit | Path) -> bool:
+        path = Path(unit)
         if self._named is not None and path == self._named:
             return True
         named = path.name == "opencode.db" or (

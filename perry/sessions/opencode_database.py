@@ -39,12 +39,12 @@ _KEYED = (
 )
 
 
-class DatabaseReading(Reading, frozen=True):
+class DatabaseReading(Reading, frozen=True, array_like=True, gc=False):
     """A reading of one database: each session's packed turns, and a mark that tells its changes."""
 
-    turns: dict[str, bytes] = {}
-    marks: dict[str, bytes] = {}
-    skipped: dict[str, int] = {}
+    turns: dict[str, bytes] = msgspec.field(default_factory=dict)
+    marks: dict[str, bytes] = msgspec.field(default_factory=dict)
+    skipped: dict[str, int] = msgspec.field(default_factory=dict)
     stamp: Stamp = ()
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from perry.sessions.models import Message
 from perry.sessions.opencode_parts import (
     Turn,
@@ -55,10 +57,10 @@ class Place:
         return self.parts / identifier
 
 
-class FilesReading(Reading, frozen=True):
+class FilesReading(Reading, frozen=True, array_like=True, gc=False):
     """A reading of one session's files; `files` has each message's stamp, turn and losses."""
 
-    files: dict[str, tuple[Stamp, Turn | None, int]] = {}
+    files: dict[str, tuple[Stamp, Turn | None, int]] = msgspec.field(default_factory=dict)
     info_stamp: Stamp = ()
 
     def turns(self) -> list[Turn]:

@@ -13,13 +13,14 @@ import struct
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+_STEPS = b"#"  # in place of a type of numbers: as many as follow, from 1
 _KEY = 8  # bytes of each key that is kept
 _SEARCHES = 64  # keys that are looked for in the block before it is spread out
 
@@ -30,8 +31,7 @@ class Numbers:
     __slots__ = ("_values",)
 
     def __init__(self, packed: bytes = b"") -> None:
-        self._values = array(packed[:1].decode() or "I")
-        self._values.frombytes(packed[1:])
+        self._values = array(packed[:1].decode() or "I", packed[1:])
 
     def __len__(self) -> int:
         return len(self._values)
@@ -46,25 +46,60 @@ class Numbers:
             self._values = array("Q", self._values)
             self._values[index] = number
 
-    def extend(self, numbers: Iterable[int]) -> None:
+    def extend(self, numbers: Collection[int]) -> None:
         """Add numbers."""
-        more = tuple(numbers)
         try:
-            self._values.extend(array(self._values.typecode, more))
+            self._values.extend(array(self._values.typecode, numbers))
         except OverflowError:
-            self._values = array("Q", [*self._values, *more])
-
-    def append(self, number: int) -> None:
-        """Add a number."""
-        self.extend((number,))
-
-    def after(self, number: int) -> int:
-        """Tell the place of the first number that is greater, in a list that ascends."""
-        return bisect_right(self._values, number)
+            self._values = array("Q", [*self._values, *numbers])
 
     def packed(self) -> bytes:
         """Give the bytes that the list can be made from."""
         return self._values.typecode.encode() + self._values.tobytes() if self._values else b""
+
+
+class Counts:
+    """A list in which each number is greater than the one before, beginning with 1 or more.
+
+    One that counts in steps of 1 takes no space: where each record holds one message, all do.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, packed: bytes = b"") -> None:
+        self._values: range | Sequence[int] = range(1, 1)
+        if packed[:1] == _STEPS:
+            self._values = range(1, int.from_bytes(packed[1:]) + 1)
+        elif packed:
+            self._values = array(packed[:1].decode(), packed[1:])
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: int) -> int:
+        return self._values[index]
+
+    def extend(self, numbers: Sequence[int]) -> None:
+        """Add numbers."""
+        length = len(self._values) + len(numbers)
+        if isinstance(self._values, range):
+            if not numbers or numbers[-1] == length:
+                self._values = range(1, length + 1)
+                return
+            self._values = array("Q", self._values)
+        self._values = array("Q", [*self._values, *numbers])
+
+    def after(self, number: int) -> int:
+        """Tell the place of the first number that is greater."""
+        return bisect_right(self._values, number)
+
+    def packed(self) -> bytes:
+        """Give the bytes that the list can be made from."""
+        if isinstance(self._values, range):
+            return _STEPS + len(self._values).to_bytes(_KEY) if self._values else b""
+        numbers = Numbers()
+        numbers.extend(self._values)
+        return numbers.packed()
 
 
 class Keys:
@@ -97,18 +132,14 @@ class Keys:
         place = self._fresh[key] = len(self)
         return place, True
 
-    def common(self, hashes: frozenset[int]) -> frozenset[int]:
-        """Tell which of these are hashes of keys."""
-        return hashes.intersection(self._hashes())
+    @staticmethod
+    def hashes_in(packed: bytes) -> array[int]:
+        """List the hashes of the keys that were packed."""
+        return array("q", packed)
 
     def packed(self) -> bytes:
         """Give the bytes that the keys can be made from."""
         return self._block + hashes_of(self._fresh).tobytes()
-
-    def _hashes(self) -> array[int]:
-        hashes = array("q", self._block)
-        hashes.extend(hashes_of(self._fresh))
-        return hashes
 
     def _search(self, key: str) -> int | None:
         hashed = hash_of(key)
@@ -116,7 +147,7 @@ class Keys:
             return self._spread.get(hashed)
         self._searches += 1
         if self._searches > _SEARCHES:
-            self._spread = {each: place for place, each in enumerate(array("q", self._block))}
+            self._spread = {each: place for place, each in enumerate(self.hashes_in(self._block))}
             return self._spread.get(hashed)
         wanted = hashed.to_bytes(_KEY, sys.byteorder, signed=True)
         found = -1
@@ -169,8 +200,8 @@ class Sums:
                 left -= self._left[place]
                 right -= self._right[place]
                 self._left[place], self._right[place] = pair
-        self._left.extend(pair[0] for pair in added)
-        self._right.extend(pair[1] for pair in added)
+        self._left.extend([pair[0] for pair in added])
+        self._right.extend([pair[1] for pair in added])
         self._sums = left, right
         self._fresh = {}
 
@@ -203,7 +234,8 @@ def pack(state: msgspec.Struct) -> bytes:
 
 def unpack(data: bytes, shape: type[S]) -> S:
     """Make the state that was packed. Raises msgspec.DecodeError."""
-    return _decoder(shape).decode(data)
+    state: S = _decoder(shape).decode(data)
+    return state
 
 
 @functools.cache
@@ -212,7 +244,7 @@ def _decoder(shape: type[S]) -> msgspec.msgpack.Decoder[S]:
 
 
 def _packed(value: Any) -> bytes:  # noqa: ANN401  (msgspec's hook takes anything)
-    if isinstance(value, Numbers | Keys | Sums):
+    if isinstance(value, Numbers | Counts | Keys | Sums):
         return value.packed()
     raise NotImplementedError(type(value).__name__)
 

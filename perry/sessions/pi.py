@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from perry.sessions.jsonl import LineLog, LogReading, Track, read_log, read_page
+from perry.sessions.jsonl import LineLog, LogReading, Notes, Track, read_log, read_page
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import unpack
 from perry.sessions.pi_content import Entry as PiEntry
@@ -25,7 +25,7 @@ from perry.sessions.records import (
     title_of,
     token_count,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, entries_of, shown
+from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import files_below, placed
 
 _MAIN = ""
@@ -100,26 +100,24 @@ class PiSource:
         """Find every log."""
         unreadable: dict[str, str] = {}
         files = files_below(self._sessions, self._depth, unreadable)
-        return Scan(frozenset(path for path in files if path.suffix == ".jsonl"), unreadable)
+        return Scan(frozenset(str(path) for path in files if path.suffix == ".jsonl"), unreadable)
 
-    def units_of(self, path: Path) -> frozenset[Path]:
+    def units_of(self, path: Path) -> frozenset[Unit]:
         """Name the log itself, or all logs for a directory."""
         if not path.is_relative_to(self._sessions):
             return self.scan().units if self._sessions.is_relative_to(path) else frozenset()
         if path.is_dir():
-            return frozenset(unit for unit in self.scan().units if unit.is_relative_to(path))
+            return frozenset(unit for unit in self.scan().units if unit.startswith(f"{path}/"))
         deep = len(path.relative_to(self._sessions).parts) - 1 > self._depth
-        return frozenset() if deep or path.suffix != ".jsonl" else frozenset({path})
+        return frozenset() if deep or path.suffix != ".jsonl" else frozenset({str(path)})
 
-    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+    def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading."""
-        return read_log(
-            unit, before, PiLog, lambda log, modified: (_sessions(unit, log, modified), ())
-        )
+        return read_log(unit, before, lambda _: PiLog(), _described)
 
     def resolve(
-        self, readings: Mapping[Path, Reading], changed: Collection[Path]
-    ) -> Mapping[Path, Sequence[Entry]]:
+        self, readings: Mapping[Unit, Reading], changed: Collection[Unit]
+    ) -> Mapping[Unit, Sequence[Entry]]:
         """Give the sessions as they were read: no log says anything of another."""
         return entries_of(readings, changed)
 
@@ -130,11 +128,11 @@ class PiSource:
         track = unpack(reading.visible, PiLog).track
         return read_page(entry.unit, reading, track, _messages, (start, stop))
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
         """Delete the logs."""
         units = frozenset(entry.unit for entry in doomed)
         for unit in units:
-            unit.unlink(missing_ok=True)
+            Path(unit).unlink(missing_ok=True)
         return units
 
 
@@ -145,8 +143,8 @@ def _messages(line: bytes) -> list[Message]:
         raise Stale from error
 
 
-def _sessions(unit: Path, log: PiLog, modified: int) -> dict[str, Session]:
-    identifier = log.id or shown(unit.stem.rpartition("_")[2])
+def _described(unit: Unit, log: PiLog, modified: int) -> tuple[dict[str, Session], Notes]:
+    identifier = log.id or shown(Path(unit).stem.rpartition("_")[2])
     track = log.track
     session = Session(
         id=identifier,
@@ -163,4 +161,4 @@ def _sessions(unit: Path, log: PiLog, modified: int) -> dict[str, Session]:
         output_tokens=log.tokens[1] if log.tokens else None,
         skipped_lines=log.skipped,
     )
-    return {_MAIN: session}
+    return {_MAIN: session}, ()

@@ -17,12 +17,15 @@ import msgspec
 
 from perry.sessions.models import Message, Session
 
+Unit = str
+"""A unit's path, as a string: thousands are looked up at every sweep, too many for a Path."""
+
 
 class Stale(Exception):
     """What is on disk no longer fits the reading: read the unit again, from the start."""
 
 
-class Reading(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+class Reading(msgspec.Struct, frozen=True, tag=True, kw_only=True, array_like=True, gc=False):
     """What one unit held when it was read.
 
     `sessions` has each session of the unit under a key that is stable within the unit; readers
@@ -38,7 +41,7 @@ class Reading(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults
 class Scan(msgspec.Struct, frozen=True):
     """The units that were found, and the directories that could not be looked into."""
 
-    units: frozenset[Path]
+    units: frozenset[Unit]
     unreadable: Mapping[str, str] = {}
 
 
@@ -46,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """One session as the index shows it, and where it was read: its unit and the key in it."""
 
     session: Session
-    unit: Path
+    unit: Unit
     key: str
 
 
@@ -64,13 +67,13 @@ class Source(Protocol):
     def scan(self) -> Scan:
         """Find every unit there is."""
 
-    def units_of(self, path: Path) -> frozenset[Path]:
+    def units_of(self, path: Path) -> frozenset[Unit]:
         """Name the units that a changed path belongs to, or that a changed directory holds.
 
         The path may be gone by now. Paths outside the roots belong to no unit.
         """
 
-    def read(self, unit: Path, before: Reading | None) -> Reading | None:
+    def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read a unit, going on from an earlier reading of it.
 
         Returns `before` itself where nothing changed, and None where the unit is gone.
@@ -81,8 +84,8 @@ class Source(Protocol):
         """The kinds of readings that `read` gives."""
 
     def resolve(
-        self, readings: Mapping[Path, Reading], changed: Collection[Path]
-    ) -> Mapping[Path, Sequence[Entry]]:
+        self, readings: Mapping[Unit, Reading], changed: Collection[Unit]
+    ) -> Mapping[Unit, Sequence[Entry]]:
         """Settle what only all units together can tell, after some of them changed or went.
 
         Gives the sessions of each unit for which they may have changed: none for one that went.
@@ -95,18 +98,16 @@ class Source(Protocol):
         Raises Stale where the files have changed since the reading.
         """
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Path]:
+    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
         """Delete a session (the first entry) with its descendants (the others) from the disk.
 
         Returns the units to read again. Raises SessionNotFound where it can't be deleted alone.
         """
 
 
-def entries_of(
-    readings: Mapping[Path, Reading], units: Iterable[Path]
-) -> dict[Path, list[Entry]]:
+def entries_of(readings: Mapping[Unit, Reading], units: Iterable[Unit]) -> dict[Unit, list[Entry]]:
     """List the sessions of units as they were read."""
-    found: dict[Path, list[Entry]] = {}
+    found: dict[Unit, list[Entry]] = {}
     for unit in units:
         reading = readings.get(unit)
         sessions = reading.sessions if reading is not None else {}
@@ -121,7 +122,7 @@ def distinct(entries: Iterable[Entry]) -> list[Entry]:
     The one with most messages keeps it, and the others get a suffix made from their place.
     """
     ordered = sorted(
-        entries, key=lambda entry: (-entry.session.message_count, str(entry.unit), entry.key)
+        entries, key=lambda entry: (-entry.session.message_count, entry.unit, entry.key)
     )
     taken: set[str] = set()
     result = []

@@ -21,9 +21,11 @@ import perry
 from perry.errors import SessionError, SessionNotFound
 from perry.protocol import DEFAULT_PAGE, Health, proof
 from perry.sessions.models import SessionAnswer, SessionList
+from perry.sessions.search import DEFAULT_HITS, words_in
 from perry.worker.encoding import encode
 from perry.worker.events import Streams
 from perry.worker.guard import Guard, is_authorised
+from perry.worker.searches import Searches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_NONCE = 256  # characters
+LONGEST_QUERY = 1000  # characters
 LARGEST_NUMBER = 2**53  # beyond it JSON numbers are no longer exact; no session is that long
 
 
@@ -79,6 +82,7 @@ class Api:
         self._index = index
         self._watcher = watcher
         self._streams = streams
+        self._searches = Searches(index)
         self._run = secrets.token_hex(8)  # versions of two runs of a worker can't be compared
 
     async def health(self, request: Request) -> Response:
@@ -109,8 +113,10 @@ class Api:
         return proof(self._config.token, nonce)
 
     async def sessions(self, request: Request) -> Response:
-        """List the sessions, newest activity first."""
+        """List the sessions, newest activity first; with `q`, find words in their messages."""
         self._require_ready()
+        if "q" in request.query_params:
+            return await self._search(request)
         limit, offset = _number(request, "limit"), _number(request, "offset") or 0
         agent, children = _agent(request), _flag(request, "children")
         # Taken before the list: a change in between makes the tag too old, never too new.
@@ -125,6 +131,20 @@ class Api:
             return encode(SessionList(tuple(found[offset:end])))
 
         return _raw(await _in_thread(encoded), headers=headers)
+
+    async def _search(self, request: Request) -> Response:
+        query, limit = request.query_params["q"], _number(request, "limit")
+        if len(query) > LONGEST_QUERY:
+            raise HTTPException(400, f"q is longer than {LONGEST_QUERY} characters")
+        page = await self._searches.page(
+            request,
+            words_in(query),
+            agent=_agent(request),
+            since=_number(request, "since"),
+            limit=DEFAULT_HITS if limit is None else limit,
+            offset=_number(request, "offset") or 0,
+        )
+        return _json(page)
 
     async def session(self, request: Request) -> Response:
         """Show or delete one session."""

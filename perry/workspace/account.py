@@ -7,20 +7,19 @@ API beyond reading a file.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import re
-import secrets
-from pathlib import Path
 
 import msgspec
-import platformdirs
 
-from perry.workspace.engine import Engine, Image
+from perry.errors import ImageUnusable
+from perry.workspace import cache
+from perry.workspace.engine import Engine
 from perry.workspace.helper import helper
+from perry.workspace.objects import Image
 
 _NO_HOMES = ("/", "/nonexistent", "/dev/null", "/proc", "/sys", "/var/empty")
 """Homes that passwd files name for users who have none."""
-
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
@@ -42,33 +41,39 @@ def read_account(engine: Engine, image: Image) -> Account:
     """Return the account of an image's default user.
 
     The first time it looks into a container made for that, never started, and removed at once.
-    An image's id names its content, so the answer is cached for good.
+    An image's id names its content, so the answer is cached for good. Raises ImageUnusable where
+    the user is a name that the image doesn't know.
     """
-    cache = _cache_file(image)
-    try:
-        return msgspec.json.decode(cache.read_bytes(), type=Account)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        account = _look_into(engine, image)  # not looked at yet, or cached by another perry
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    draft = cache.with_name(f".{cache.name}-{secrets.token_hex(4)}")
-    draft.write_bytes(msgspec.json.encode(account))
-    draft.replace(cache)
+    key = f"{image.id} {image.user}"
+    with contextlib.suppress(msgspec.MsgspecError):  # cached by another perry, in another shape
+        known = cache.read("accounts", key)
+        if known is not None:
+            return msgspec.json.decode(known, type=Account)
+    account = _look_into(engine, image)
+    cache.write("accounts", key, msgspec.json.encode(account))
     return account
 
 
 def _look_into(engine: Engine, image: Image) -> Account:
     with helper(engine, "probe", image.id, config={"entrypoint": ["/probe"]}) as probe:
         passwd = (engine.read_file(probe, "/etc/passwd") or b"").decode(errors="replace")
-        uid, gid, home = account_in(passwd, image.user)
+        found = account_in(passwd, image.user)
+        if found is None:
+            raise ImageUnusable(
+                f"The image's user '{image.user}' is not in its passwd file: nothing can run in it",
+                hint="Add the user to the image, or name it by its number (USER 1000).",
+            )
+        uid, gid, home = found
         owner = engine.read_owner(probe, home)
     return Account(uid, gid, home, owns_home=owner == (uid, gid))
 
 
-def account_in(passwd: str, user: str) -> tuple[int, int, str]:
+def account_in(passwd: str, user: str) -> tuple[int, int, str] | None:
     """Find a user (`name`, `uid`, either with `:group`, or empty for root) in a passwd file.
 
     Returns uid, gid and home. Without an entry root lives in /root, and everybody else, or a user
-    whose entry names no real home, in /home/workspace.
+    whose entry names no real home, in /home/workspace. None for a name without an entry: no engine
+    runs anything as that user, and it must not pass for root.
     """
     wanted, _, group = user.partition(":")
     wanted = wanted or "0"
@@ -79,14 +84,11 @@ def account_in(passwd: str, user: str) -> tuple[int, int, str]:
         if wanted in (fields[0], fields[2]):
             gid = int(group) if _NUMBER.fullmatch(group) else int(fields[3])
             return int(fields[2]), gid, _real_home(fields[5], int(fields[2]))
-    uid = int(wanted) if _NUMBER.fullmatch(wanted) else 0
+    if not _NUMBER.fullmatch(wanted):
+        return None
+    uid = int(wanted)
     gid = int(group) if _NUMBER.fullmatch(group) else 0
     return uid, gid, _real_home("", uid)
-
-
-def _cache_file(image: Image) -> Path:
-    name = hashlib.sha256(f"{image.id} {image.user}".encode()).hexdigest()[:32]
-    return Path(platformdirs.user_cache_dir("perry"), "accounts", f"{name}.json")
 
 
 def _real_home(home: str, uid: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from perry.protocol import WORKER_PORT
-from perry.workspace.engine import Container
+from perry.workspace.objects import Container
 
 
 def worker_addresses(container: Container) -> tuple[str, ...]:

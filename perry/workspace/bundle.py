@@ -23,8 +23,9 @@ from typing import Any
 import perry
 from perry.errors import BuildError
 from perry.workspace import archive, helper, image, names
-from perry.workspace.engine import Container, Engine
+from perry.workspace.engine import Engine
 from perry.workspace.models import Step
+from perry.workspace.objects import Container, ListedContainer
 
 LABEL = "perry.bundle"
 """Marks the bundle's volume and its fillers; its value is the bundle's digest there."""
@@ -104,7 +105,7 @@ def is_complete(engine: Engine, bundle: Bundle) -> bool:
     return engine.get_container(bundle.keeper) is not None
 
 
-def prune(engine: Engine, bundle: Bundle, *, unused_for: timedelta = UNUSED_FOR) -> None:
+def prune(engine: Engine, bundle: Bundle) -> None:
     """Remove the layers of other bundles that no worker runs any more.
 
     What was filled a moment ago may be about to run. Keepers go first, so that another perry sees
@@ -114,26 +115,30 @@ def prune(engine: Engine, bundle: Bundle, *, unused_for: timedelta = UNUSED_FOR)
     others = [
         keeper
         for keeper in _keepers(engine)
-        if keeper.name != bundle.keeper and helper.age(keeper) > unused_for
+        if keeper.name != bundle.keeper and helper.age(keeper) > UNUSED_FOR
     ]
-    running = running_layers(engine) if others else set()
-    unused = [keeper for keeper in others if not set(_layers_of(keeper)) <= running]
+    unused = unused_of(engine, others)
     for keeper in unused:
-        engine.remove_container(keeper.id)
+        helper.remove(engine, keeper)
     current = engine.get_container(bundle.keeper)
     if unused and current is not None:
         _fill(engine, bundle, current.image_id)
 
 
-def running_layers(engine: Engine) -> set[str]:
-    """Name the layers that a running workspace's processes come from."""
-    layers: set[str] = set()
-    for container in engine.list_containers(names.LABEL):
-        if not container.is_running:
-            continue
-        for command in engine.list_processes(container.id):
-            layers.update(_LAYER.findall(command))
-    return layers
+def unused_of(engine: Engine, keepers: Iterable[ListedContainer]) -> list[ListedContainer]:
+    """Return the keepers whose layers no process of any workspace comes from.
+
+    A look at a workspace's processes takes the engine a while, so it ends with the last doubt.
+    """
+    unused, running = list(keepers), set[str]()
+    for container in engine.list_containers(names.LABEL) if unused else ():
+        if container.has_processes:
+            for command in engine.list_processes(container.id):
+                running.update(_LAYER.findall(command))
+            unused = [keeper for keeper in unused if not set(_layers_of(keeper)) <= running]
+            if not unused:
+                break
+    return unused
 
 
 @cache
@@ -161,12 +166,12 @@ def keeper_for_key(engine: Engine, bundle: Bundle) -> Container:
     return keeper
 
 
-def _keepers(engine: Engine) -> list[Container]:
+def _keepers(engine: Engine) -> list[ListedContainer]:
     found = engine.list_containers(LABEL)
     return [container for container in found if container.name.startswith("perry-bundle-")]
 
 
-def _layers_of(keeper: Container) -> tuple[str, str]:
+def _layers_of(keeper: ListedContainer) -> tuple[str, str]:
     runtime, code = keeper.labels[LABEL].split("-", 1)
     return f"runtime-{runtime}", f"code-{code}"
 
@@ -180,13 +185,14 @@ def _fill(engine: Engine, bundle: Bundle, runtime_image: str) -> None:
     engine.create_volume(VOLUME, {LABEL: ""})
     engine.create_volume(KEY_VOLUME, {KEY_LABEL: ""})
     kept = {layer for keeper in _keepers(engine) for layer in _layers_of(keeper)}
-    filler = _create_filler(engine, bundle, runtime_image, kept)
+    name = helper.new_name("fill")
     try:
+        filler = _create_filler(engine, name, bundle, runtime_image, kept)
         engine.write_archive(filler, "/", _filler_files())
         _run_filler(engine, filler)
         is_keeper = engine.rename_container(filler, bundle.keeper)
     except BaseException:
-        engine.remove_container(filler)
+        engine.remove_container(name)  # by name: an interrupt may come before its id does
         raise
     if not is_keeper:
         engine.remove_container(filler)
@@ -203,14 +209,15 @@ def _run_filler(engine: Engine, filler: str) -> None:
     )
 
 
-def _create_filler(engine: Engine, bundle: Bundle, runtime_image: str, keep: Iterable[str]) -> str:
+def _create_filler(
+    engine: Engine, name: str, bundle: Bundle, runtime_image: str, keep: Iterable[str]
+) -> str:
     loader = ["/runtime/lib/ld.so", "--library-path", "/runtime/lib"]
     python = [*loader, "/runtime/bin/python3", "-I", "-S", "/fill.py"]
     volumes = {VOLUME: ROOT, KEY_VOLUME: "/key"}
     mounts = [
         {"Type": "volume", "Source": source, "Target": target} for source, target in volumes.items()
     ]
-    name = helper.new_name("fill")
     return engine.create_container(
         name,
         runtime_image,

@@ -12,8 +12,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from perry.errors import CloneFailed, UsageError
 from perry.workspace.bundle import BUSYBOX
-from perry.workspace.engine import Engine, Execution
+from perry.workspace.engine import Engine
 from perry.workspace.models import Workspace
+from perry.workspace.objects import Execution
 
 PROTOCOLS = ("https", "ssh", "git", "file")
 

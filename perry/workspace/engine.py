@@ -1,7 +1,7 @@
 """The Docker engine, as perry sees it: the only module that imports docker.
 
-Everything else speaks of containers, volumes and images in the shapes below. docker-py's errors
-become perry's here and nowhere else. It must not know what a workspace or a worker is.
+Everything else speaks of containers, volumes and images in the shapes of `objects.py`. docker-py's
+errors become perry's here and nowhere else. It must not know what a workspace or a worker is.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import socket
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO
 
 import docker
 import docker.errors
 import requests.exceptions
+import urllib3.exceptions
 from docker.context import ContextAPI
 from docker.context.config import get_current_context_name
 from docker.utils import parse_repository_tag
 
 from perry.errors import EngineFailure, EngineUnreachable
 from perry.workspace import archive
+from perry.workspace.objects import Container, Execution, Image, ListedContainer, Volume
 
 TIMEOUT = 60
 """Seconds that one call to the engine may take without answering a byte."""
@@ -36,58 +37,13 @@ _NO_NAME = "<none>:<none>"
 """How engines before 24 call an image that has no name."""
 
 
-@dataclass(frozen=True)
-class Image:
-    """What the engine knows of an image; `id` is the digest of its content."""
-
-    id: str
-    architecture: str
-    os: str
-    user: str
-    env: tuple[str, ...]
-    labels: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Container:
-    """What the engine knows of a container; `raw` is its whole inspection.
-
-    `exit_code` counts only when it doesn't run; `addresses` are the IPs of all its networks.
-    """
-
-    id: str
-    name: str
-    image: str
-    image_id: str
-    state: str
-    exit_code: int
-    created_at: str
-    started_at: str
-    labels: Mapping[str, str]
-    addresses: tuple[str, ...]
-    raw: Mapping[str, Any]
-
-    @property
-    def is_running(self) -> bool:
-        """Whether programs can be started in it."""
-        return self.state == "running"
-
-
-@dataclass(frozen=True)
-class Volume:
-    """What the engine knows of a volume."""
-
-    name: str
-    labels: Mapping[str, str]
-    created_at: str
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What a program run in a container came to."""
-
-    exit_code: int
-    output: str
+_BROKEN = (
+    docker.errors.DockerException,
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,  # of streams, which docker-py reads past requests
+    ConnectionError,  # of an exec's streams, which it reads past both
+)
+"""What says that there is no talking to the engine, or no more."""
 
 
 class Engine:
@@ -137,16 +93,7 @@ class Engine:
     def get_image(self, reference: str) -> Image | None:
         """Look an image up by name, tag or id."""
         with _translated(), suppress(docker.errors.NotFound):
-            found = self._api.inspect_image(reference)
-            config = found.get("Config") or {}
-            return Image(
-                id=found["Id"],
-                architecture=found.get("Architecture", ""),
-                os=found.get("Os", ""),
-                user=config.get("User") or "",
-                env=tuple(config.get("Env") or ()),
-                labels=config.get("Labels") or {},
-            )
+            return Image.from_inspection(self._api.inspect_image(reference))
         return None
 
     def list_images(self, label: str) -> list[str]:
@@ -155,6 +102,12 @@ class Engine:
             found = self._api.images(filters={"label": label})
         tags = [tag for image in found for tag in image.get("RepoTags") or ()]
         return [tag for tag in tags if tag != _NO_NAME]
+
+    def list_leftovers(self, label: str) -> list[str]:
+        """List the ids of the images that carry a label, have no name, and are no other's base."""
+        with _translated():
+            found = self._api.images(filters={"label": label, "dangling": True})
+        return [image["Id"] for image in found]
 
     def pull_image(self, reference: str) -> Iterator[str]:
         """Pull an image, yielding the engine's words as it goes."""
@@ -201,19 +154,19 @@ class Engine:
         """Create a volume, or return the one of that name with the labels it has."""
         with _translated():
             found = self._api.create_volume(name, labels=dict(labels))
-        return _volume(found)
+        return Volume.from_inspection(found)
 
     def get_volume(self, name: str) -> Volume | None:
         """Look a volume up by name."""
         with _translated(), suppress(docker.errors.NotFound):
-            return _volume(self._api.inspect_volume(name))
+            return Volume.from_inspection(self._api.inspect_volume(name))
         return None
 
     def list_volumes(self, label: str) -> list[Volume]:
         """List the volumes that carry a label (`key` or `key=value`)."""
         with _translated():
             found = self._api.volumes(filters={"label": label}).get("Volumes") or []
-        return [_volume(volume) for volume in found]
+        return [Volume.from_inspection(volume) for volume in found]
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume and what is in it."""
@@ -239,21 +192,25 @@ class Engine:
     def get_container(self, reference: str) -> Container | None:
         """Look a container up by name or id."""
         with _translated(), suppress(docker.errors.NotFound):
-            return _container(self._api.inspect_container(reference))
+            return Container.from_inspection(self._api.inspect_container(reference))
         return None
 
-    def list_containers(self, label: str) -> list[Container]:
+    def list_containers(self, label: str) -> list[ListedContainer]:
         """List the containers, running or not, that carry a label (`key` or `key=value`)."""
         with _translated():
-            listed = self._api.containers(all=True, filters={"label": label})
-        found = [self.get_container(container["Id"]) for container in listed]
-        return [container for container in found if container is not None]
+            found = self._api.containers(all=True, filters={"label": label})
+        return [ListedContainer.from_listing(container) for container in found]
 
     def list_processes(self, container_id: str) -> list[str]:
-        """List the command lines of a running container's processes."""
-        with _translated():
-            table = self._api.top(container_id, ps_args="-eo pid,args")
-        return [row[-1] for row in table.get("Processes") or []]
+        """List the command lines of a container's processes; none where it has ended meanwhile."""
+        try:
+            with _translated(), suppress(docker.errors.NotFound):
+                table = self._api.top(container_id, ps_args="-eo pid,args")
+                return [row[-1] for row in table.get("Processes") or []]
+        except EngineFailure as failure:
+            if failure.status != CONFLICT:  # the engine's word for one that doesn't run
+                raise
+        return []
 
     def start_container(self, container_id: str) -> None:
         """Start a container; starting a running one succeeds."""
@@ -395,31 +352,6 @@ class Engine:
         return None if found["Running"] else int(found["ExitCode"] or 0)
 
 
-def _volume(found: Mapping[str, Any]) -> Volume:
-    return Volume(found["Name"], found.get("Labels") or {}, found.get("CreatedAt") or "")
-
-
-def _container(found: Mapping[str, Any]) -> Container:
-    networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
-    endpoints = [endpoint or {} for endpoint in networks.values()]
-    addresses = [endpoint.get("IPAddress") for endpoint in endpoints]
-    addresses += [endpoint.get("GlobalIPv6Address") for endpoint in endpoints]
-    state, config = found["State"], found["Config"]
-    return Container(
-        id=found["Id"],
-        name=found["Name"].lstrip("/"),
-        image=config["Image"],
-        image_id=found["Image"],
-        state=state["Status"],
-        exit_code=state["ExitCode"],
-        created_at=found["Created"],
-        started_at=state["StartedAt"],
-        labels=config.get("Labels") or {},
-        addresses=tuple(address for address in addresses if address),
-        raw=found,
-    )
-
-
 def _endpoint() -> dict[str, Any]:
     """Say where the engine is, as docker-py takes it.
 
@@ -465,7 +397,7 @@ def _translated(base_url: str | None = None) -> Iterator[None]:
     except docker.errors.APIError as error:
         words = str(error.explanation or error)
         raise EngineFailure(f"Docker: {words}", status=error.status_code or 0) from error
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+    except _BROKEN as error:
         raise _unreachable(error, base_url) from error
     except tarfile.TarError as error:
         raise EngineFailure(f"Docker: an archive that ends too early ({error})") from error

@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from perry.errors import EngineFailure
-from perry.workspace.engine import CONFLICT, Container, Engine
+from perry.workspace.engine import CONFLICT, Engine
+from perry.workspace.objects import ListedContainer
 
 LABEL = "perry.helper"
 """Marks a helper; its value is the name that it was made with."""
@@ -50,14 +51,13 @@ def helper(
     `config` is what `Engine.create_container` takes besides.
     """
     name = new_name(purpose)
-    container = engine.create_container(name, image, labels=labels(name, workspace), **config)
     try:
-        yield container
+        yield engine.create_container(name, image, labels=labels(name, workspace), **config)
     finally:
-        engine.remove_container(container)
+        engine.remove_container(name)  # by name: an interrupt may come before its id does
 
 
-def list_helpers(engine: Engine, workspace: str | None = None) -> list[Container]:
+def list_helpers(engine: Engine, workspace: str | None = None) -> list[ListedContainer]:
     """List the helpers that are on the engine, all of them or one workspace's."""
     label = LABEL if workspace is None else f"{OWNER_LABEL}={workspace}"
     found = engine.list_containers(label)
@@ -71,8 +71,8 @@ def remove_abandoned(engine: Engine, *, older_than: timedelta = ABANDONED_AFTER)
             remove(engine, container)
 
 
-def remove(engine: Engine, container: Container) -> None:
-    """Remove a helper, as another perry may do at the same moment."""
+def remove(engine: Engine, container: ListedContainer) -> None:
+    """Remove a helper, or what it has become, as another perry may do at the same moment."""
     try:
         engine.remove_container(container.id)
     except EngineFailure as failure:
@@ -80,7 +80,6 @@ def remove(engine: Engine, container: Container) -> None:
             raise
 
 
-def age(container: Container) -> timedelta:
+def age(container: ListedContainer) -> timedelta:
     """Tell how long ago a container was created."""
-    created = datetime.fromisoformat(container.created_at[:19]).replace(tzinfo=UTC)
-    return datetime.now(UTC) - created
+    return datetime.now(UTC) - container.created

@@ -22,11 +22,13 @@ from pathlib import Path
 
 import perry
 from perry.errors import BuildError, EngineFailure, ImageUnusable
-from perry.workspace.engine import Engine, Image
+from perry.workspace.engine import CONFLICT, Engine
 from perry.workspace.models import Step, StepName
+from perry.workspace.objects import Image
 
 LABEL = "perry.image"
-"""Marks the images perry built; its value is `workspace` or `runtime`."""
+"""Marks the images perry built; its value is `workspace`, `runtime`, or `build` for the stage that
+makes the runtime."""
 
 WORKSPACE_REPOSITORY = "perry-workspace"
 RUNTIME_REPOSITORY = "perry-runtime"
@@ -53,6 +55,7 @@ def ensure_image(
         return (yield from ensure_workspace_image(engine))
     found = engine.get_image(reference)
     if found is None:
+        yield Step("image", "note", f"{reference} is not on this engine: pulling it")
         try:
             for line in engine.pull_image(reference):
                 yield Step("image", "progress", line)
@@ -65,7 +68,11 @@ def ensure_image(
             ) from failure
         found = engine.get_image(reference)
     if found is None:
-        raise ImageUnusable(f"The image '{reference}' could not be pulled", workspace=workspace)
+        raise ImageUnusable(
+            f"The image '{reference}' is not there right after it was pulled",
+            hint="Run the command again.",
+            workspace=workspace,
+        )
     architecture = engine.architecture
     if found.os != "linux" or found.architecture != architecture:
         raise ImageUnusable(
@@ -110,6 +117,19 @@ def list_built(engine: Engine) -> list[str]:
     return [*built, base] if engine.get_image(base) is not None else built
 
 
+def remove_leftovers(engine: Engine) -> None:
+    """Remove what is left of the runtime's build stage: it has no name, and nothing was made of it.
+
+    One that somebody's container uses stays.
+    """
+    for leftover in engine.list_leftovers(f"{LABEL}=build"):
+        try:
+            engine.remove_image(leftover)
+        except EngineFailure as failure:
+            if failure.status != CONFLICT:  # then a container was made of it
+                raise
+
+
 @cache
 def recipe() -> Path:
     """Return the folder with the images' recipe: inside the package, or beside it in a checkout."""
@@ -135,27 +155,40 @@ def _ensure(
     found = engine.get_image(reference)
     if found is not None:
         return found
+    yield Step(step, "note", f"{reference} is not on this engine yet: building it, up to a minute")
     base = yield from _ensure_base(engine, step)
-    with tempfile.TemporaryDirectory(prefix="perry-build-") as directory:
-        yield Step(step, "progress", "resolving the worker's dependencies")
-        context = Path(directory)
-        _resolve_wheels(context / "site", engine.architecture)
-        try:
-            lines = engine.build_image(
-                _context(context / "site"), tag=reference, target=target, arguments={"BASE": base}
-            )
-            for line in lines:
-                yield Step(step, "progress", line)
-        except EngineFailure as failure:
+    try:
+        yield from _build(engine, step, reference, target, base)
+    except EngineFailure as failure:
+        # Another perry that built the same may have removed the leftovers from under this build.
+        if engine.get_image(reference) is None:
             raise BuildError(
                 f"The image {reference} could not be built: {failure.message}",
                 hint="Check that the engine can reach Debian's packages and has disk space.",
             ) from failure
     built = engine.get_image(reference)
     if built is None:
-        raise BuildError(f"The image {reference} is gone right after its build")
+        raise BuildError(
+            f"The image {reference} is gone right after its build", hint="Run the command again."
+        )
     engine.tag_image(reference, repository=repository, tag="latest")
+    if all(map(engine.get_image, (workspace_reference(), runtime_reference()))):
+        remove_leftovers(engine)  # until then the other build goes on from them
     return built
+
+
+def _build(
+    engine: Engine, step: StepName, reference: str, target: str | None, base: str
+) -> Generator[Step, None, None]:
+    with tempfile.TemporaryDirectory(prefix="perry-build-") as directory:
+        yield Step(step, "progress", "resolving the worker's dependencies")
+        site = Path(directory, "site")
+        _resolve_wheels(site, engine.architecture)
+        lines = engine.build_image(
+            _context(site), tag=reference, target=target, arguments={"BASE": base}
+        )
+        for line in lines:
+            yield Step(step, "progress", line)
 
 
 def _ensure_base(engine: Engine, step: StepName) -> Generator[Step, None, str]:
@@ -170,8 +203,8 @@ def _ensure_base(engine: Engine, step: StepName) -> Generator[Step, None, str]:
     except EngineFailure as failure:
         yield Step(
             step,
-            "progress",
-            f"{BASE} can't be pulled; making the base from Debian's packages (about 20 s)",
+            "note",
+            f"{BASE} can't be pulled: making the base from Debian's packages, about 20 s",
         )
         _bootstrap(engine, failure)
         return fallback

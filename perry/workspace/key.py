@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import secrets
-from pathlib import Path
-
-import platformdirs
 
 from perry.errors import BuildError
+from perry.workspace import cache
 from perry.workspace.bundle import KEY_VOLUME
 from perry.workspace.engine import Engine
 
@@ -30,15 +26,12 @@ def cached(engine: Engine) -> bytes | None:
 
     A key of a volume that is gone counts no more: another user's uninstall may have taken it.
     """
-    try:
-        born, key = _cache_file(engine).read_bytes().split(b"\n", 1)
-    except (FileNotFoundError, ValueError):
-        return None  # never read, or cached by another perry
+    born, _, key = (cache.read("keys", engine.id) or b"").partition(b"\n")
     return key if key and born == _born(engine) else None
 
 
 def read(engine: Engine, keeper_id: str) -> bytes:
-    """Read the engine's key through a container that mounts its volume, and cache it (0600).
+    """Read the engine's key through a container that mounts its volume, and cache it.
 
     Raises BuildError where the volume holds none.
     """
@@ -48,30 +41,16 @@ def read(engine: Engine, keeper_id: str) -> bytes:
             "The engine's perry-key volume holds no key",
             hint="perry uninstall removes what perry put on the engine; then init again.",
         )
-    _write_privately(_cache_file(engine), _born(engine) + b"\n" + key)
+    cache.write("keys", engine.id, _born(engine) + b"\n" + key)
     return key
 
 
 def forget(engine: Engine) -> None:
     """Remove the engine's key from this user's cache."""
-    _cache_file(engine).unlink(missing_ok=True)
+    cache.forget("keys", engine.id)
 
 
 def _born(engine: Engine) -> bytes:
     """Tell one key volume of an engine from the next, by when it was created."""
     volume = engine.get_volume(KEY_VOLUME)
     return b"" if volume is None else volume.created_at.encode()
-
-
-def _cache_file(engine: Engine) -> Path:
-    # An engine's id is words and colons; hashed, it is a file name whatever an engine may say.
-    name = hashlib.sha256(engine.id.encode()).hexdigest()[:32]
-    return Path(platformdirs.user_cache_dir("perry"), "keys", name)
-
-
-def _write_privately(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(content)
-    draft.replace(path)

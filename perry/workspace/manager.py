@@ -21,7 +21,7 @@ from perry.errors import (
 )
 from perry.workspace import bundle, clone, helper, image, names, options
 from perry.workspace.account import Account, read_account
-from perry.workspace.engine import CONFLICT, Container, Engine
+from perry.workspace.engine import CONFLICT, Engine
 from perry.workspace.exec_session import ExecSession
 from perry.workspace.home import ensure_home
 from perry.workspace.models import (
@@ -33,6 +33,7 @@ from perry.workspace.models import (
     Workspace,
     WorkspaceSpec,
 )
+from perry.workspace.objects import Container
 from perry.workspace.progress import at_once, timed
 from perry.workspace.supervisor import Supervisor
 from perry.workspace.wait import wait_for_container
@@ -101,9 +102,10 @@ class WorkspaceManager:
 
     def list(self) -> list[Workspace]:
         """List the workspaces by name."""
-        found = self._engine.list_containers(names.LABEL)
-        ours = [container for container in found if self._is_workspace(container)]
-        return sorted((_workspace(container) for container in ours), key=lambda it: it.name)
+        listed = self._engine.list_containers(names.LABEL)
+        found = [self._engine.get_container(container.id) for container in listed]
+        ours = [_workspace(it) for it in found if it is not None and self._is_workspace(it)]
+        return sorted(ours, key=lambda it: it.name)
 
     def get(self, name: str) -> Workspace:
         """Return a workspace. Raises WorkspaceNotFound."""
@@ -219,6 +221,7 @@ class WorkspaceManager:
             self._engine.remove_volume(volume)
         for reference in installed.images:
             self._engine.remove_image(reference)
+        image.remove_leftovers(self._engine)
         self._supervisor.forget_key()
         return installed
 
@@ -247,8 +250,8 @@ class WorkspaceManager:
         return Ready(workspace, worker, warning)
 
     def _ensure_home(self, name: str, account: Account, undo: ExitStack) -> str:
-        helper = image.runtime_reference()
-        return ensure_home(self._engine, name, account, helper_image=helper, undo=undo)
+        runtime = image.runtime_reference()
+        return ensure_home(self._engine, name, account, helper_image=runtime, undo=undo)
 
     def _create(self, spec: WorkspaceSpec, account: Account, undo: ExitStack) -> Container:
         """Create the container; where another perry was quicker, its container is the one."""

@@ -1,6 +1,6 @@
 """The nouns of a workspace, as the manager hands them to the command line and the daemon.
 
-Frozen, JSON-ready, and free of Docker's own shapes: `engine.py` makes them from what Docker says.
+Frozen, JSON-ready, and free of Docker's own shapes: the manager makes them of what the engine says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 StepName = Literal["image", "bundle", "volume", "container", "start", "clone", "worker", "health"]
-StepState = Literal["begun", "progress", "done", "warning"]
+StepState = Literal["begun", "progress", "note", "done"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ class Installed(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Step:
-    """One line of progress: a step begins, tells how far it is, and is done after `seconds`."""
+    """One line of progress: a step begins, tells how far it is, and is done after `seconds`.
+
+    A `note` is to be read in any case, as where something long begins; `progress` need not be.
+    """
 
     name: StepName
     state: StepState

@@ -24,7 +24,10 @@ _LEAST_MEMORY = 6 * 1024**2
 
 
 def check(spec: WorkspaceSpec) -> None:
-    """Raise UsageError for whatever in a specification can't be, before anything is made."""
+    """Raise UsageError for whatever in a specification can't be, before anything is made.
+
+    What is wrong is named as the command line spells it.
+    """
     names.validate(spec.name)
     memory(spec.memory)
     nano_cpus(spec.cpus)
@@ -79,10 +82,10 @@ def memory(text: str | None) -> int | None:
         return None
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise UsageError(f"'{text}' is no amount of memory", hint="Write it like 512m or 4g.")
+        raise UsageError(f"--memory {text} is no size", hint="Write it like 512m or 4g.")
     size = int(match[1]) * _UNITS[match[2].lower()]
     if size < _LEAST_MEMORY:
-        raise UsageError(f"{text} of memory is too little", hint="Docker's least is 6m.")
+        raise UsageError(f"--memory {text} is too little", hint="Docker's least is 6m.")
     return size
 
 
@@ -91,7 +94,9 @@ def nano_cpus(cpus: float | None) -> int | None:
     if cpus is None:
         return None
     if not 0 < cpus < 1_000_000:  # noqa: PLR2004 - keeps infinity and typing errors out
-        raise UsageError(f"{cpus} is no number of processors", hint="Write it like 2 or 0.5.")
+        raise UsageError(
+            f"--cpus {cpus:g} is no number of processors", hint="Write it like 2 or 0.5."
+        )
     return int(cpus * 1_000_000_000)
 
 
@@ -111,7 +116,8 @@ def port_bindings(publish: tuple[str, ...]) -> dict[str, list[dict[str, str]]]:
         ports = [int(match[part] or 0) for part in ("host", "inside")] if match else []
         if match is None or max(ports) > _LAST_PORT or ports[1] == 0:
             raise UsageError(
-                f"'{text}' says no ports to publish", hint="Write it like 8080:80 (host:workspace)."
+                f"--publish {text} is not HOST:CONTAINER",
+                hint="Write it like 8080:80, or :80 for any free port of the host.",
             )
         inside = f"{ports[1]}{match['protocol'] or '/tcp'}"
         address = {"HostIp": (match["ip"] or "").strip("[]"), "HostPort": match["host"]}
@@ -173,7 +179,8 @@ def _mount(text: str) -> dict[str, Any]:
     target, _, mode = rest.partition(":")
     if not (source and target.startswith("/") and mode in ("", "ro", "rw")):
         raise UsageError(
-            f"'{text}' is no volume", hint="Write it like ./code:/code or name:/data[:ro]."
+            f"--volume {text} is not SRC:DST[:ro]",
+            hint="Write it like ./code:/code or name:/data:ro; DST is a whole path.",
         )
     is_path = source.startswith(("/", ".", "~"))
     return {

@@ -17,8 +17,9 @@ from perry.protocol import Health
 from perry.workspace import bundle, key
 from perry.workspace.address import worker_addresses
 from perry.workspace.bundle import Bundle
-from perry.workspace.engine import Container, Engine
+from perry.workspace.engine import Engine
 from perry.workspace.models import Step, Worker, Workspace
+from perry.workspace.objects import Container
 from perry.workspace.progress import at_once, finish, timed
 from perry.workspace.wait import HealthyWorker
 from perry.workspace.worker_process import WorkerProcess
@@ -56,8 +57,8 @@ class Supervisor:
     ) -> Generator[Step, None, Worker]:
         """Make sure that a running container has a healthy worker of this perry's bundle.
 
-        A `fresh` container was started just now, so nothing runs in it yet. Raises
-        WorkerCannotRun.
+        A `fresh` container was started just now, so nothing runs in it yet. Where another bundle's
+        worker was replaced, its layers go unless somebody else runs them. Raises WorkerCannotRun.
         """
         wanted = yield from self.ensure_bundle()
         began = monotonic()
@@ -67,6 +68,8 @@ class Supervisor:
             return present
         client, worker = yield from self._revive(container, workspace, alone=fresh)
         client.close()
+        if present is not None:
+            self.prune()
         return worker
 
     def connect(self, container: Container, workspace: Workspace) -> WorkerClient:

@@ -16,7 +16,8 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from perry.client.worker_client import WorkerClient
 from perry.errors import WorkerCannotRun, WorkerError
 from perry.protocol import Health
-from perry.workspace.engine import Container, Engine
+from perry.workspace.engine import Engine
+from perry.workspace.objects import Container
 
 TIMEOUT = 20.0
 """Seconds a worker may take from its start until its first scan is whole."""

@@ -5,6 +5,7 @@ What is compared is measured in turn within the same round. It needs a Docker en
 
 from __future__ import annotations
 
+import os
 import secrets
 import statistics
 import subprocess
@@ -140,7 +141,11 @@ def workspace(engine: Engine) -> Iterator[str]:
 
 
 def run(*argv: str) -> None:
-    """Run a command whose output nobody wants, unless it fails."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    """Run a command whose output nobody wants, unless it fails.
+
+    As where it is installed, it may keep what it has compiled.
+    """
+    kept = {name: it for name, it in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=kept)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(argv)} failed: {done.stderr or done.stdout}")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,49 +11,9 @@ from perry.cli.fleet import Found, Gathered
 from perry.cli.workspace import workspace_views
 from perry.errors import UsageError, WorkerUnreachable
 from perry.sessions.models import Session
-from perry.workspace.models import Ready, Step, Worker, Workspace
+from perry.workspace.models import Ready, Worker, Workspace
 
 WORKER = Worker("172.17.0.2:7392", "0.1.0", "abcdef0123456789", 3)
-
-
-def steps(*given: Step) -> Generator[Step, None, str]:
-    yield from given
-    return "made"
-
-
-def test_in_a_pipe_each_finished_step_is_one_plain_line(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    result = render.follow(
-        steps(
-            Step("image", "begun"),
-            Step("image", "progress", "Step 3/9"),
-            Step("image", "done", "perry-workspace:1", 0.021),
-            Step("worker", "warning", "slow\x1b[2J\nhere"),
-            Step("worker", "done", "172.17.0.2:7392", 12.5),
-        )
-    )
-    assert result == "made"
-    assert capsys.readouterr().out.splitlines() == [
-        "image       0.02 s  perry-workspace:1",
-        "warning: worker: slow\\x1b[2J here",
-        "worker      12.5 s  172.17.0.2:7392",
-    ]
-
-
-def test_steps_end_when_showing_them_fails() -> None:
-    ended: list[bool] = []
-
-    def failing() -> Generator[Step, None, None]:
-        try:
-            yield Step("image", "begun")
-            raise WorkerUnreachable("no answer")
-        finally:
-            ended.append(True)
-
-    with pytest.raises(WorkerUnreachable):
-        render.follow(failing())
-    assert ended == [True]
 
 
 def test_ready_tells_the_address_and_the_sessions(

@@ -18,16 +18,15 @@ from typing import Any
 import pytest
 
 from perry.cli.fleet import Fleet
+from perry.cli.listening import Ended, merged
 from perry.cli.tail import (
     Change,
-    Ended,
     Gone,
     Rewritten,
     change_line,
     change_view,
     changes,
     follower,
-    merged,
     new_messages,
 )
 from perry.client.worker_client import WorkerClient
@@ -87,6 +86,7 @@ def home(tmp_path: Path) -> ClaudeHome:
 def revived(home: ClaudeHome) -> Iterator[Revived]:
     home.session(*(f"prompt {number}" for number in range(5)), session_id="mine")
     made = Revived(home.home)
+    eventually(made.worker.is_ready, "the worker is healthy")
     yield made
     made.removed = True
     made.worker.__exit__()
@@ -211,6 +211,7 @@ def test_changes_while_the_worker_was_dead_are_told_once(
     fleet: Fleet, home: ClaudeHome, revived: Revived
 ) -> None:
     home.session("one", session_id="doomed")
+    eventually(lambda: "doomed" in revived.worker.ids(), "it is there")
     heard = changed(fleet, home)
     home.append(path(home), "first")
     heard.wait(1)

@@ -15,7 +15,7 @@ import pytest
 
 from perry.workspace import archive
 from tests.e2e.command import Perry
-from tests.e2e.own_engine import OwnEngine
+from tests.e2e.own_engine import OwnEngine, build
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,21 @@ def test_an_image_of_another_architecture(own: OwnEngine, perry: Perry) -> None:
     done = perry.run("workspace", "init", "a", "--image", "strange:1")
     assert_refused(done, 1, "strange:1", f"linux/{other}")
     assert left(own) == before
+
+
+def test_an_image_whose_user_it_does_not_know(own: OwnEngine, perry: Perry) -> None:
+    build(own.client, "unknown-user:1", {"Dockerfile": f"FROM {own.runtime}\nUSER stranger\n"})
+    before = left(own)
+    done = perry.run("workspace", "init", "a", "--image", "unknown-user:1")
+    assert_refused(done, 1, "'stranger'", "USER 1000")
+    assert left(own) == before
+
+
+def test_in_a_pipe_too_it_is_said_that_an_image_is_pulled(perry: Perry) -> None:
+    done = perry.run("workspace", "init", "a", "--image", "no.such.host/image:1")
+    assert done.stdout.split(maxsplit=1) == [
+        "image", "no.such.host/image:1 is not on this engine: pulling it\n"
+    ]  # fmt: skip
 
 
 @pytest.fixture

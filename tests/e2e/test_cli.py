@@ -169,6 +169,37 @@ def test_remove_of_several_keeps_their_homes_when_told(perry: Perry, own: OwnEng
     assert "workspace-kept-home" not in own.volumes()
 
 
+# JSON
+
+
+def test_the_outer_keys_of_json_are_pinned(perry: Perry, demo: str, spare: str) -> None:
+    session = {
+        "id", "agentType", "title", "directory", "filePath", "messageCount", "firstPrompt",
+        "lastActivity", "workspace",
+    }  # fmt: skip
+    message = {"type", "content", "timestamp"}
+    ready = {"workspace", "worker", "warning"}
+    listed = perry.json("session", "list", "--workspace", demo)
+    shown = perry.json("session", "show", "xyz", "--workspace", demo)
+    assert set(listed) == {"sessions"}
+    assert set(shown) == {"session", "messages"}
+    assert all(set(it) >= session for it in [*listed["sessions"], shown["session"]])
+    assert all(set(it) >= message for it in shown["messages"])
+    views = perry.json("workspace", "list")
+    view = perry.json("workspace", "show", demo)
+    assert set(views) == {"workspaces"}
+    assert set(view) == {"workspace"}
+    assert all(set(it) == set(view["workspace"]) for it in views["workspaces"])
+    synced = perry.json("workspace", "sync", "--all")
+    assert set(synced) == {"workspaces"}
+    assert all(set(it) == ready for it in synced["workspaces"])
+    for verb in ("init", "start", "restart", "sync"):
+        assert set(perry.json("workspace", verb, spare)) == ready
+    removed = perry.json("workspace", "remove", spare, "--yes")
+    assert set(removed) == {"removed"}
+    assert [set(it) for it in removed["removed"]] == [{"name", "containers", "volumes"}]
+
+
 # Programs
 
 

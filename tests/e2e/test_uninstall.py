@@ -81,6 +81,26 @@ def test_uninstall_keeps_what_users_made_of_perrys_image(
     assert bare_engine.client.images.get(committed.id)
 
 
+def test_uninstall_takes_along_the_build_stage_and_nothing_that_was_made_of_it(
+    bare_engine: OwnEngine, perry: Perry
+) -> None:
+    client = bare_engine.client
+    stage = f"FROM {bare_engine.runtime}\nLABEL perry.image=build\n"
+    ids = []
+    for one in ("unused", "base", "used"):  # each takes the name of the one before
+        build(client, "stage:1", {"Dockerfile": f"{stage}ENV STAGE={one}\n"})
+        ids.append(client.images.get("stage:1").id)
+    unused, base, used = ids
+    build(client, "mine:1", {"Dockerfile": f"FROM {base}\nENV MINE=1\n"})
+    client.containers.create(used, ["true"], name="somebodys")
+    build(client, "stage:1", {"Dockerfile": f"FROM {bare_engine.runtime}\nENV STAGE=none\n"})
+    perry.ok("uninstall", "--yes")
+    left = {image.id for image in client.images.list(all=True)}
+    assert unused not in left
+    assert {base, used} <= left
+    assert bare_engine.images() == ["mine:1", "stage:1"]
+
+
 def test_uninstall_takes_along_what_killed_perrys_left(
     bare_engine: OwnEngine, perry: Perry
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 
 from perry.sessions.index import SessionIndex
-from perry.sessions.search import Hit, search, snippet_of, words_in
+from perry.sessions.models import Hit
+from perry.sessions.search import search, search_page, snippet_of, words_in
+from tests.e2e.transcripts import opencode_database
 
 
 def write_log(home: Path, session: str, *contents: object, day: int = 20) -> None:
@@ -80,6 +83,127 @@ def test_a_long_session_is_searched_to_its_start(tmp_path: Path) -> None:
     write_log(tmp_path, "s", *[f"message {number}" for number in range(60)])
     write_log(tmp_path, "s2", *["filler"] * 59, "last")
     assert [hit.position for hit in find(tmp_path, "message")] == list(range(59, -1, -1))
+
+
+def test_a_word_written_as_escapes_is_found(tmp_path: Path) -> None:
+    write_log(tmp_path, "s", "before NEEDLE/path after")
+    log = tmp_path / ".claude/projects/-p/s.jsonl"
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in "NEEDLE") + "\\/path"
+    log.write_text(log.read_text().replace("NEEDLE/path", escaped))
+    for query in ("needle", "needle/path", "path"):
+        assert len(find(tmp_path, query)) == 1, query
+
+
+def test_the_whole_text_of_a_result_that_lies_beside_the_log_is_searched(tmp_path: Path) -> None:
+    preview = "<persisted-output>saved to tool-results/t.txt</persisted-output>"
+    result = {"type": "tool_result", "tool_use_id": "t", "content": preview}
+    write_log(tmp_path, "s", "hello", "hi", [result])
+    side = tmp_path / ".claude/projects/-p/s/tool-results/t.txt"
+    side.parent.mkdir(parents=True)
+    side.write_text("hay " * 1000 + "needle")
+    assert [hit.type for hit in find(tmp_path, "needle")] == ["tool_result"]
+
+
+def test_what_a_subagent_said_in_the_same_file_is_found_as_its_own(tmp_path: Path) -> None:
+    write_log(tmp_path, "s", "hello")
+    log = tmp_path / ".claude/projects/-p/s.jsonl"
+    record = json.loads(log.read_text())
+    side = {"uuid": "side", "isSidechain": True, "message": {"role": "user", "content": "needle"}}
+    with log.open("a") as file:
+        file.write(json.dumps({**record, **side}) + "\n")
+    (hit,) = find(tmp_path, "needle")
+    assert hit.session_id != "s"
+
+
+def test_an_opencode_database_and_a_gemini_document_are_searched(tmp_path: Path) -> None:
+    with contextlib.closing(opencode_database(tmp_path / ".local/share/opencode/opencode.db")):
+        chat = tmp_path / ".gemini/tmp/slug/chats/session-1.json"
+        chat.parent.mkdir(parents=True)
+        said = {
+            "id": "m",
+            "timestamp": "2026-11-20T10:00:00Z",
+            "type": "user",
+            "content": "renamed",
+        }
+        chat.write_text(json.dumps({"sessionId": "g", "messages": [said]}))
+        assert {hit.agent_type for hit in find(tmp_path, "RENAMED")} == {"gemini", "opencode"}
+
+
+def test_words_that_readers_add_are_found(tmp_path: Path) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x"}}
+    write_log(tmp_path, "s", [image])
+    assert [hit.snippet for hit in find(tmp_path, "image/png]")] == ["[image image/png]"]
+
+
+def test_folding_keeps_every_character_in_its_place_and_makes_ascii_of_none() -> None:
+    for number in range(0x110000):
+        letter = chr(number)
+        (folded,) = words_in(f"a{letter}b") if not letter.isspace() else ("a.b",)
+        assert len(folded) == 3, hex(number)
+        is_ascii = letter.isascii() or letter.isspace() or letter == "İ"
+        assert is_ascii or not folded[1].isascii(), hex(number)
+
+
+@pytest.mark.parametrize(
+    ("said", "query"), [("ΟΔΟΣ", "οδος"), ("οδοσ", "ΟΔΟΣ"), ("İzmir", "İZMİR"), ("İZM", "izm")]
+)
+def test_case_is_no_matter_in_any_alphabet(tmp_path: Path, said: str, query: str) -> None:
+    write_log(tmp_path, "s", f"to {said} now")
+    (hit,) = find(tmp_path, query)
+    assert [hit.snippet[start:stop] for start, stop in hit.marks] == [said]
+
+
+def test_a_search_ends_soon_after_it_is_told_to(tmp_path: Path) -> None:
+    for number in range(20):
+        write_log(tmp_path, f"s{number}", "needle")
+    index = SessionIndex.of_home(tmp_path, {})
+    index.refresh()
+    answers = iter([True] * 5)
+    found = list(search(index, ("needle",), go_on=lambda: next(answers, False)))
+    assert len(found) < 6
+
+
+def test_a_page_has_so_many_hits_and_their_sessions_once(tmp_path: Path) -> None:
+    write_log(tmp_path, "old", "word", "word", "word", day=10)
+    write_log(tmp_path, "new", "word", "word", day=12)
+    index = SessionIndex.of_home(tmp_path, {})
+    index.refresh()
+    pages = [search_page(index, ("word",), limit=2, offset=offset) for offset in (0, 2, 4, 6)]
+    assert [[session.id for session in page.sessions] for page in pages] == [
+        ["new"], ["old"], ["old"], [],
+    ]  # fmt: skip
+    assert [(hit.session_id, hit.position) for page in pages for hit in page.hits] == [
+        ("new", 1), ("new", 0), ("old", 2), ("old", 1), ("old", 0),
+    ]  # fmt: skip
+
+
+def test_a_session_that_grows_while_it_is_searched_has_no_hit_twice(tmp_path: Path) -> None:
+    write_log(tmp_path, "s", *["word"] * 59)
+    write_log(tmp_path, "s", *["word"] * 59)  # the same uuids: told once
+    log = tmp_path / ".claude/projects/-p/s.jsonl"
+    lines = log.read_text().splitlines(keepends=True)[:59]
+    text = "".join(line.replace("s-", f"{copy}-") for copy in range(5) for line in lines)
+    log.write_text(text)
+    index = SessionIndex.of_home(tmp_path, {})
+    index.refresh()
+    found = search(index, ("word",))
+    positions = [next(found)[1].position]
+    with log.open("a") as file:
+        file.writelines(line.replace("s-", "more-") for line in lines)
+    index.refresh()
+    positions += [hit.position for _, hit in found]
+    assert positions == list(range(5 * 59 - 1, -1, -1))
+
+
+def test_a_snippet_is_where_most_of_the_words_are() -> None:
+    text = "the needle alone. " + "hay " * 200 + "a needle in the stack" + " hay" * 200
+    snippet, marks = snippet_of(text, ("needle", "stack"))
+    assert {snippet[start:stop] for start, stop in marks} == {"needle", "stack"}
+
+
+def test_words_that_overlap_are_one_mark() -> None:
+    snippet, marks = snippet_of("two carts here", ("cart", "carts", "arts"))
+    assert [snippet[start:stop] for start, stop in marks] == ["carts"]
 
 
 def test_nothing_is_found_for_no_words_and_for_words_that_are_not_there(tmp_path: Path) -> None:

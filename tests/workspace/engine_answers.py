@@ -1,4 +1,4 @@
-"""The engine's HTTP API as a test wants it: GET answers from a table, over a real socket.
+"""The engine's HTTP API as a test wants it: answers from a table, over a real socket.
 
 The one fake of a foreign edge in these tests, for what a real engine won't say on demand: answers
 of other engine versions, networks with IPv6, programs that end at a chosen moment.
@@ -32,12 +32,26 @@ def served(table: Table) -> Iterator[str]:
         def do_GET(self) -> None:
             missing = 404, {"message": f"no {self.path}"}
             status, body = table.get(urlsplit(self.path).path, lambda: missing)()
+            if isinstance(body, bytes):
+                self._break_off(status, body)
+                return
             content = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def _break_off(self, status: int, chunks: bytes) -> None:
+            """Begin a stream and hang up."""
+            self.send_response(status)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(chunks)
+            self.close_connection = True
 
         def log_message(self, *_: object) -> None:
             """Say nothing: pytest shows what matters."""
@@ -62,6 +76,18 @@ def engine_of(table: Table) -> Iterator[Engine]:
         engine = Engine(docker.APIClient(base_url=f"tcp://{address}", version=VERSION))
         yield engine
         engine.close()
+
+
+def listed(identity: str = "c1", **changes: Any) -> dict[str, Any]:
+    """A container as the engine lists it, in the parts that perry reads."""
+    return {
+        "Id": identity,
+        "Names": ["/workspace-a"],
+        "State": "running",
+        "Labels": {},
+        "Created": 1_795_507_200,
+        **changes,
+    }
 
 
 def container(identity: str = "c1", **changes: Any) -> dict[str, Any]:

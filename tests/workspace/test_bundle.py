@@ -1,4 +1,4 @@
-"""The bundle's code layer: what is in it, and what its digest depends on."""
+"""The bundle's layers: what is in them, what they are named by, and who still needs them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import perry
 from perry.workspace import bundle
+from perry.workspace.objects import ListedContainer
+from tests.workspace.engine_answers import Table, engine_of, listed
 
 PACKAGE = Path(perry.__file__).parent
 
@@ -105,3 +108,42 @@ def test_the_bundle_is_mounted_read_only_and_never_filled_from_an_image() -> Non
     mount = bundle.mount()
     assert mount["ReadOnly"] is True
     assert mount["VolumeOptions"] == {"NoCopy": True}
+
+
+def worker_of(runtime: str, code: str) -> dict[str, Any]:
+    """The processes of a workspace whose worker runs these layers, as the engine tells them."""
+    layers = "/opt/perry/layers"
+    command = f"{layers}/runtime-{runtime}/bin/python3 -c … {layers}/code-{code} {layers}/site"
+    return {"Processes": [["1", "sleep infinity"], ["7", command]]}
+
+
+def keeper_of(runtime: str, code: str) -> ListedContainer:
+    labels = {bundle.LABEL: f"{runtime}-{code}"}
+    return ListedContainer.from_listing(listed(f"{runtime}-{code}", Labels=labels))
+
+
+def test_layers_that_a_running_or_paused_workspace_came_from_are_in_use() -> None:
+    """The worker of a paused one goes on from them when somebody lets it."""
+    a, b, c = "a" * 12, "b" * 12, "c" * 12
+    states = {"c1": "paused", "c2": "exited", "c3": "running"}
+    table: Table = {
+        "/containers/json": lambda: (200, [listed(it, State=states[it]) for it in states]),
+        "/containers/c1/top": lambda: (200, worker_of(a, b)),
+        "/containers/c3/top": lambda: (200, worker_of(a, a)),
+    }
+    with engine_of(table) as engine:
+        keepers = [keeper_of(a, b), keeper_of(a, a), keeper_of(a, c), keeper_of(c, b)]
+        assert bundle.unused_of(engine, keepers) == keepers[2:]
+
+
+def test_nobody_is_asked_when_no_layer_is_in_doubt() -> None:
+    a, b = "a" * 12, "b" * 12
+    with engine_of({}) as engine:
+        assert bundle.unused_of(engine, []) == []
+    table: Table = {
+        "/containers/json": lambda: (200, [listed("c1"), listed("c2")]),
+        "/containers/c1/top": lambda: (200, worker_of(a, b)),
+        "/containers/c2/top": lambda: (500, {"message": "asked in vain"}),
+    }
+    with engine_of(table) as engine:
+        assert bundle.unused_of(engine, [keeper_of(a, b)]) == []

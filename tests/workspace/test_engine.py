@@ -6,9 +6,9 @@ import tarfile
 
 import pytest
 
-from perry.errors import EngineFailure
+from perry.errors import EngineFailure, EngineUnreachable
 from perry.workspace import helper
-from tests.workspace.engine_answers import container, engine_of
+from tests.workspace.engine_answers import engine_of, listed
 
 
 def test_what_is_not_there_is_none() -> None:
@@ -34,6 +34,15 @@ def test_an_archive_that_is_none_is_a_failure_of_the_engine() -> None:
     assert isinstance(caught.value.__cause__, tarfile.TarError)
 
 
+def test_an_engine_that_hangs_up_in_a_stream_is_said_to_be_unreachable() -> None:
+    half = b'12\r\n{"status":"begun"}\r\n40\r\n{"status":"ha'
+    with engine_of({"/images/create": lambda: (200, half)}) as engine:
+        words = engine.pull_image("a:1")
+        assert next(words) == "begun"
+        with pytest.raises(EngineUnreachable, match="can't be used"):
+            next(words)
+
+
 def test_images_without_a_name_are_not_listed() -> None:
     listed = [{"RepoTags": ["<none>:<none>"]}, {"RepoTags": None}, {"RepoTags": ["a:1", "b:2"]}]
     with engine_of({"/images/json": lambda: (200, listed)}) as engine:
@@ -48,10 +57,16 @@ def test_only_what_still_has_its_first_name_is_a_helper() -> None:
         "perry-home-3": "somebodys",
     }
     found = [
-        container(first, Name=f"/{now}", Config={"Image": "i", "Labels": {helper.LABEL: first}})
+        listed(first, Names=[f"/somebody/{now}x", f"/{now}"], Labels={helper.LABEL: first})
         for first, now in names.items()
     ]
-    table = {f"/containers/{it['Id']}/json": lambda it=it: (200, it) for it in found}
-    with engine_of({**table, "/containers/json": lambda: (200, found)}) as engine:
+    with engine_of({"/containers/json": lambda: (200, found)}) as engine:
         (left,) = helper.list_helpers(engine)
     assert left.name == "perry-probe-1"
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_a_container_that_has_just_ended_has_no_processes(status: int) -> None:
+    table = {"/containers/c1/top": lambda: (status, {"message": "it is not running"})}
+    with engine_of(table) as engine:
+        assert engine.list_processes("c1") == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_memory_is_bytes(text: str | None, size: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "lots", "-1g", "1.5g", "5m", "0", "g", "1 g", "1x"])
 def test_what_is_no_memory_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=f"--memory {re.escape(text)} is"):
         options.memory(text)
 
 
@@ -41,7 +42,7 @@ def test_processors_are_billionths() -> None:
 
 @pytest.mark.parametrize("cpus", [0, -1, float("inf"), float("nan")])
 def test_what_is_no_number_of_processors_is_refused(cpus: float) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=f"--cpus {cpus:g} is"):
         options.nano_cpus(cpus)
 
 
@@ -62,7 +63,7 @@ def test_a_path_is_bound_and_a_name_is_a_volumes(
 
 @pytest.mark.parametrize("text", ["a", ":/a", "a:", "a:b", "a:/b:x", "a:/b:ro:z"])
 def test_what_is_no_volume_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=f"--volume {re.escape(text)} is"):
         options.mounts((text,))
 
 
@@ -82,7 +83,7 @@ def test_ports_may_have_an_address_of_either_kind_and_a_protocol() -> None:
     "text", ["80", "", ":", "80:", "x:80", "80:0", "65536:80", "80:65536", "1:2:3:4", "80:80/sctp"]
 )
 def test_what_says_no_ports_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=f"--publish {re.escape(text)} is"):
         options.port_bindings((text,))
 
 

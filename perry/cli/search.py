@@ -1,0 +1,169 @@
+"""`perry session search`: words in the messages of all running workspaces.
+
+Every workspace searches for itself, at the same time as the others, and what it found is printed at
+the moment that it answers. How a hit looks, and how workers are reached, is known elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perry.cli import findings, render
+from perry.cli.listening import Ended, merged
+from perry.cli.options import examples
+from perry.cli.text import DAY, HOUR, MINUTE, counted, harmless
+from perry.errors import UsageError
+from perry.sessions.records import epoch, milliseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perry.cli.fleet import Fleet
+    from perry.sessions.models import SearchPage
+    from perry.workspace.models import Workspace
+
+MOST = 1000
+"""Hits that a worker gives at most."""
+
+UNITS = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
+_AGE = re.compile(r"(\d{1,9})([smhdw])")
+
+EPILOG = examples(
+    "perry session search empty cart",
+    "perry session search TypeError --since 3d --agent claude",
+    "perry session search login --json | jq -r '.hits[].sessionId'",
+)
+
+
+def search(
+    words: Annotated[
+        list[str], typer.Argument(metavar="WORDS...", help="All of them, in any case and order.")
+    ],
+    workspace: Annotated[
+        str | None,
+        typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace."),
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Not older: 2h, 3d, 2026-11-20, or ISO 8601."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MOST, help="Only N of each workspace.")
+    ] = 50,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, when all have answered.")
+    ] = False,
+) -> None:
+    """Find the messages that hold all of some words.
+
+    Newest sessions first; sessions that a session started are searched too. Each workspace's finds
+    are printed when it answers. Nothing found is said on stderr, and is no failure; exit code 1
+    means that no workspace answered.
+    """
+    from perry.cli.session import connect_fleet  # noqa: PLC0415  # which registers this command
+
+    query = " ".join(words)
+    if not query.strip():
+        raise UsageError("There are no words to look for.", hint="perry session search empty cart")
+    moment = None if since is None else moment_of(since, time.time())
+    fleet = connect_fleet(workspace)
+    asked = Asked(fleet, query, agent, moment, limit)
+    hits = asked.as_json() if json else asked.as_lines()
+    if fleet.workspaces and asked.failed == len(fleet.workspaces):
+        raise typer.Exit(1)
+    if not hits:
+        render.line(_nothing(fleet), stream=sys.stderr)
+
+
+class Asked:
+    """A question to all workspaces; `failed` counts those that couldn't answer it."""
+
+    def __init__(
+        self, fleet: Fleet, query: str, agent: str | None, since: int | None, limit: int
+    ) -> None:
+        self.failed = 0
+        self._fleet = fleet
+        self._query = query
+        self._agent = agent
+        self._since = since
+        self._limit = limit
+
+    def as_lines(self) -> int:
+        """Print hits as they come, for people; returns how many there were."""
+        found = 0
+        for workspace, page in self.pages():
+            if found and page.hits:
+                render.line()
+            told = findings.lines(
+                workspace, page, now=time.time(), columns=render.room(), paint=render.styled
+            )
+            for line in told:
+                render.line(line)
+            found += len(page.hits)
+        return found
+
+    def as_json(self) -> int:
+        """Print all hits as one JSON object, newest first; returns how many there were."""
+        views: list[dict[str, Any]] = []
+        for workspace, page in self.pages():
+            views += findings.views(workspace, page)
+        views.sort(key=lambda view: epoch(view["timestamp"]) or 0, reverse=True)
+        render.as_json({"hits": views})
+        return len(views)
+
+    def pages(self) -> Iterator[tuple[str, SearchPage]]:
+        """Give what each workspace found, as they answer; who can't is told on stderr."""
+
+        def heard(workspace: Workspace) -> Iterator[tuple[str, SearchPage]]:
+            with self._fleet.connect(workspace) as client:
+                yield (
+                    workspace.name,
+                    client.search(
+                        self._query, agent=self._agent, since=self._since, limit=self._limit
+                    ),
+                )
+
+        for item in merged(self._fleet.workspaces, heard, idle=sys.stdout.flush):
+            if isinstance(item, Ended):
+                self.failed += 1
+                render.failed(item.error)
+                continue
+            yield item
+            name, page = item
+            if len(page.hits) >= self._limit:
+                told = counted(len(page.hits), "hit")
+                render.line(
+                    harmless(f"only {told} of {name}; --limit shows more"), stream=sys.stderr
+                )
+
+
+def moment_of(text: str, now: float) -> int:
+    """Read `2h`, `3d`, a date or a time as ISO 8601: milliseconds since the epoch.
+
+    Times without a zone are local. `now` is in seconds. Raises UsageError.
+    """
+    age = _AGE.fullmatch(text.strip().lower())
+    if age:
+        return max(0, int((now - int(age[1]) * UNITS[age[2]]) * 1000))
+    try:
+        return max(0, milliseconds(datetime.fromisoformat(text.strip()).astimezone()))
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(
+            f"--since {text}: not a time.", hint="Such as 2h, 3d, 2026-11-20 or 2026-11-20T10:00."
+        ) from error
+
+
+def _nothing(fleet: Fleet) -> str:
+    if not fleet.workspaces:
+        return "no workspace is running; start one: perry workspace init NAME"
+    return f"nothing found in {counted(len(fleet.workspaces), 'workspace')}"
