@@ -80,11 +80,12 @@ def merged(
     *,
     idle: Callable[[], object],
     more: Callable[[], Sequence[Workspace]] | None = None,
+    every: float = LATECOMERS,
 ) -> Iterator[T | Ended]:
     """Give what is heard in all workspaces, as it comes, until it ends in each of them.
 
     `idle` is called when there is nothing, before waiting. `more` lists the workspaces that run: it
-    is asked every LATECOMERS seconds, those that are new are listened to as well, and there is no
+    is asked every so many seconds, those that are new are listened to as well, and there is no
     end. Raises BrokenPipeError when nobody reads stdout any more, and any error of `heard` that
     isn't a PerryError.
     """
@@ -93,7 +94,7 @@ def merged(
     listeners.add(workspaces)
     _when_unread(lambda: coming.put(_Closed()))
     if more is not None:
-        threading.Thread(target=_look_again, args=(more, coming), daemon=True).start()
+        threading.Thread(target=_look_again, args=(more, every, coming), daemon=True).start()
     while more is not None or listeners.any:
         if coming.empty():
             idle()
@@ -153,9 +154,9 @@ def _run_of(workspace: Workspace) -> tuple[str, str | None]:
     return workspace.container_id, workspace.started_at
 
 
-def _look_again(more: Callable[[], Sequence[Workspace]], coming: Coming[T]) -> None:
+def _look_again(more: Callable[[], Sequence[Workspace]], every: float, coming: Coming[T]) -> None:
     while True:
-        time.sleep(LATECOMERS)
+        time.sleep(every)
         try:
             coming.put(_Listed(more()))
         except PerryError:

@@ -7,7 +7,7 @@ it is settled here. This module must not know how sessions are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from perry.sessions.source import Entry, Reading, Unit, distinct
 
@@ -44,8 +44,8 @@ class Catalog:
         before: Shown = {}
         after: Shown = {}
         for identifier, claims in touched.items():
-            before.update(_named(claims))
-            after.update(_named(self._claims.get(identifier, ())))
+            _show(claims, before)
+            _show(self._claims.get(identifier, ()), after)
         for identifier in before.keys() & after.keys():
             if before[identifier] == after[identifier]:
                 del before[identifier], after[identifier]
@@ -71,7 +71,8 @@ class Catalog:
             self._claims[identifier] = others
 
 
-def _named(claims: Claims) -> Iterable[tuple[str, Entry]]:
+def _show(claims: Claims, shown: Shown) -> None:
     if len(claims) == 1:
-        return ((claims[0].session.id, claims[0]),)
-    return ((entry.session.id, entry) for entry in distinct(claims)) if claims else ()
+        shown[claims[0].session.id] = claims[0]
+    elif claims:
+        shown.update((entry.session.id, entry) for entry in distinct(claims))

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -119,10 +119,12 @@ class ClaudeSource:
                 return name.endswith(".jsonl")
         return False
 
-    def _logs(self, directory: Path, unreadable: dict[str, str]) -> Iterator[Unit]:
+    def _logs(self, directory: Path, unreadable: dict[str, str]) -> list[Unit]:
         """Find the logs below a directory; links to directories are followed to projects only."""
+        found: list[Unit] = []
         depth = len(directory.relative_to(self._projects).parts)
-        return _logs_below(str(directory), depth, unreadable)
+        _find_logs(str(directory), depth, found, unreadable)
+        return found
 
     def _begin(self, unit: Unit) -> Log:
         path = Path(unit)
@@ -133,7 +135,7 @@ class ClaudeSource:
         return unit.parent != self._projects / project or unit.name.startswith("agent-")
 
 
-def _logs_below(directory: str, depth: int, unreadable: dict[str, str]) -> Iterator[Unit]:
+def _find_logs(directory: str, depth: int, found: list[Unit], unreadable: dict[str, str]) -> None:
     """Find logs; at depth 0 are the projects, at 1 their logs, at 3 and below the subagents'."""
     try:
         with os.scandir(directory) as listing:
@@ -145,11 +147,11 @@ def _logs_below(directory: str, depth: int, unreadable: dict[str, str]) -> Itera
         return
     for child in children:
         if depth in (1, 3) and child.name.endswith(".jsonl"):
-            yield child.path
+            found.append(child.path)
         elif (depth != _SESSION or child.name == "subagents") and is_directory(
             child, follow=depth == 0
         ):
-            yield from _logs_below(child.path, min(depth + 1, 3), unreadable)
+            _find_logs(child.path, min(depth + 1, 3), found, unreadable)
 
 
 def _said(line: bytes, results: _Results) -> list[Message]:

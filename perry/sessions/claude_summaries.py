@@ -102,11 +102,20 @@ class Summaries:
         return titles
 
     def _holders(self, readings: Mapping[Unit, Reading]) -> dict[Unit, frozenset[int]]:
-        held = ((unit, self._holds(reading)) for unit, reading in readings.items())
-        return {unit: leaves for unit, leaves in held if leaves}
+        """Find the logs with leaves, and note with each of the others that it has none of these."""
+        wanted = hash(tuple(sorted(self._leaves)))
+        held = {}
+        for unit, reading in readings.items():
+            if isinstance(reading, LogReading) and reading.looked_for != wanted:
+                leaves = self._leaves.intersection(Keys.hashes_in(_decode(reading.visible).seen))
+                if leaves:
+                    held[unit] = leaves
+                else:
+                    msgspec.structs.force_setattr(reading, "looked_for", wanted)
+        return held
 
     def _holds_now(self, unit: Unit, reading: Reading | None) -> frozenset[int]:
-        """Name the leaves as `_holds` does; in a log that has only grown, look at what is new."""
+        """Name the leaves in a log; in one that has only grown, look at what is new."""
         if not isinstance(reading, LogReading):
             return frozenset()
         seen = _decode(reading.visible).seen
@@ -118,12 +127,6 @@ class Summaries:
             return self._leaves.intersection(Keys.hashes_in(seen))
         added = self._leaves.intersection(Keys.hashes_in(seen[len(before) :]))
         return self._held.get(unit, frozenset()) | added
-
-    def _holds(self, reading: Reading | None) -> frozenset[int]:
-        """Name the leaves of summaries in other logs that stand in a log."""
-        if not isinstance(reading, LogReading):
-            return frozenset()
-        return self._leaves.intersection(Keys.hashes_in(_decode(reading.visible).seen))
 
 
 def _told(notes: Notes) -> Iterable[tuple[str, str]]:

@@ -12,6 +12,7 @@ import functools
 import operator
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -26,6 +27,9 @@ Pairs = list[tuple[Unit, Reading]]
 _HEAD = struct.Struct("<II")  # how many bytes follow, and their checksum
 _UNITS = 64  # in one frame
 _LONGEST = 1 << 30  # bytes of a frame: what claims to be longer is damaged
+
+
+_REPEATED = ("agent_type", "directory", "git_branch", "model")
 
 
 class Damaged(ValueError):
@@ -55,7 +59,19 @@ def read_frames(file: BinaryIO, sources: Iterable[Source]) -> Iterator[tuple[str
             pairs = decoders[agent.decode()].decode(rest)
         except (msgspec.DecodeError, ValueError, LookupError) as error:
             raise Damaged(str(error)) from error
-        yield agent.decode(), [(os.fsdecode(unit), reading) for unit, reading in pairs]
+        yield agent.decode(), [_shared(os.fsdecode(unit), reading) for unit, reading in pairs]
+
+
+def _shared(unit: Unit, reading: Reading) -> tuple[Unit, Reading]:
+    """Let equal texts of many sessions be one text: decoded, each takes its own memory."""
+    for session in reading.sessions.values():
+        for name in _REPEATED:
+            text = getattr(session, name)
+            if text is not None:
+                msgspec.structs.force_setattr(session, name, sys.intern(text))
+        if session.file_path == unit:
+            msgspec.structs.force_setattr(session, "file_path", unit)
+    return unit, reading
 
 
 def _frames(file: BinaryIO) -> Iterator[bytes]:

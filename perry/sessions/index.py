@@ -63,6 +63,7 @@ class SessionIndex:
         self._unscanned: dict[str, Mapping[str, str]] = {}
         self._version = 0
         self._saved = 0
+        self._is_scanned = False  # what was there before anybody could ask is no news
         self._is_loaded = memory is None
 
     @classmethod
@@ -93,6 +94,7 @@ class SessionIndex:
                 self._update(source, scan.units | self._catalogs[source.agent].readings.keys())
                 with self._lock:
                     self._unscanned[source.agent] = scan.unreadable
+            self._is_scanned = True
 
     def apply(self, paths: Iterable[Path]) -> None:
         """Read again what belongs to changed, added or deleted files and directories."""
@@ -271,7 +273,8 @@ class SessionIndex:
             shown_before, shown_after = catalog.put(source.resolve(catalog.readings, changed))
             self._listing.change(_sessions(shown_before), _sessions(shown_after))
             self._version += 1
-        self.journal.record(source.agent, shown_before, shown_after)
+        if self._is_scanned:
+            self.journal.record(source.agent, shown_before, shown_after)
 
     @staticmethod
     def _read(source: Source, unit: Unit, before: Reading | None) -> Reading | None:

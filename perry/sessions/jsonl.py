@@ -121,8 +121,9 @@ class LogReading(Reading, frozen=True, array_like=True, gc=False):
     """A reading of one log.
 
     `notes` is what concerns other units' sessions, in the reader's own words. `log` is the packed
-    state after all whole lines, `trial` the one after an unfinished last line
-    too, where that is a record. `edge` is a digest of the last bytes before the state's end.
+    state after all whole lines, which end at `end`; `trial` the one after an unfinished last line
+    too, where that is a record. `stamp` is the file's fingerprint, `edge` a digest of the last
+    bytes before that end. `looked_for` is a note of the reader's to itself, 0 at first.
     """
 
     notes: Notes = ()
@@ -131,6 +132,7 @@ class LogReading(Reading, frozen=True, array_like=True, gc=False):
     end: int = 0
     stamp: bytes = b""
     edge: bytes = b""
+    looked_for: int = 0
 
     @property
     def visible(self) -> bytes:

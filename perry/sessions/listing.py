@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable
+from operator import attrgetter
 
 from perry.sessions.models import Session
 
@@ -31,8 +32,10 @@ class Listing:
         with self._lock:
             if len(gone) + len(come) > _FEW:
                 left = {_place(session) for session in gone}
-                kept = [session for session in self._ordered if _place(session) not in left]
-                self._ordered = sorted([*kept, *come], key=_place)
+                kept = [s for s in self._ordered if not left or _place(s) not in left]
+                # As sorting by `_place` would, but without a tuple for each.
+                ordered = sorted([*kept, *come], key=_by_id)
+                self._ordered = sorted(ordered, key=_by_activity, reverse=True)
             else:
                 for session in gone:
                     del self._ordered[self._find(session)]
@@ -60,6 +63,10 @@ class Listing:
 
     def _find(self, session: Session) -> int:
         return bisect_left(self._ordered, _place(session), key=_place)
+
+
+_by_id = attrgetter("id", "agent_type")
+_by_activity = attrgetter("last_activity")
 
 
 def _place(session: Session) -> tuple[int, str, str]:

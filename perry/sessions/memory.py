@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -20,6 +21,7 @@ from perry.sessions.frames import Damaged, end_frames, read_frames, write_frames
 from perry.sessions.source import Reading, Source, Unit
 
 _BUFFER = 256 * 1024  # bytes
+_LEFTOVER = 3600  # s after which nobody is still writing
 _LONGEST_HEADER = 256  # bytes
 
 
@@ -56,6 +58,7 @@ class Memory:
         """Write readings by coding agent, and tell whether that was possible."""
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._drop_leftovers()
             handle, name = tempfile.mkstemp(prefix=f"{self.path.name}.", dir=self.path.parent)
             try:
                 with open(handle, "wb", buffering=_BUFFER) as file:  # noqa: PTH123  (of a handle)
@@ -73,6 +76,12 @@ class Memory:
             return False
         self.problem = None
         return True
+
+    def _drop_leftovers(self) -> None:
+        """Remove what processes that were killed while they wrote have left. Raises OSError."""
+        for path in self.path.parent.glob(f"{self.path.name}.*"):
+            if path.lstat().st_mtime < time.time() - _LEFTOVER:
+                path.unlink(missing_ok=True)
 
 
 def _header() -> bytes:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import queue
+import signal
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx
+import msgspec
 import pytest
 from testcontainers.core.container import DockerContainer
 
 from perry.client.worker_client import WorkerClient
 from perry.errors import SessionNotFound, WorkerUntrusted
-from perry.sessions.models import Session
+from perry.sessions.models import Message, Session
 from perry.workspace.models import Workspace
 from tests.conftest import Workspaces
+from tests.e2e.command import Perry
 from tests.e2e.eventually import eventually
 from tests.e2e.labels import LABEL
 from tests.e2e.transcripts import (
@@ -243,6 +251,124 @@ def test_broken_lines_are_counted_and_the_rest_is_served(
     assert session is not None
     assert session.message_count == 7
     assert len(list(worker.iterate_messages("s"))) == 7
+
+
+def test_words_are_found_in_all_workspaces(
+    workspaces: Workspaces, workspace: Workspace, perry: Perry
+) -> None:
+    other = workspaces.init().workspace
+    write(workspaces, workspace, f"{CLAUDE_DIRECTORY}/one.jsonl", claude_session("A Haystack"))
+    write(workspaces, other, f"{CLAUDE_DIRECTORY}/two.jsonl", claude_session("The haystack-needle"))
+    mine = {workspace.name, other.name}
+
+    def found(*arguments: str) -> set[tuple[str, str]]:
+        hits = perry.json("session", "search", *arguments)["hits"]
+        return {(hit["workspace"], hit["title"]) for hit in hits if hit["workspace"] in mine}
+
+    both = {(workspace.name, "A Haystack"), (other.name, "The haystack-needle")}
+    assert eventually(lambda: found("HAYSTACK"), lambda hits: len(hits) == 2) == both
+    assert found("needle", "the") == {(other.name, "The haystack-needle")}
+    assert found("haystack", "--workspace", workspace.name) == {(workspace.name, "A Haystack")}
+    assert found("haystack", "--since", "2026-11-21") == set()
+    lines = perry.ok("session", "search", "haystack", "-w", other.name).splitlines()
+    assert lines[0] == f"two  {other.name}  claude  The haystack-needle"
+    assert lines[1].split()[0] == "user"
+    nothing = perry.run("session", "search", "no-such-word", "-w", other.name)
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert nothing.stderr == "nothing found in 1 workspace\n"
+
+
+def test_tail_goes_on_over_a_killed_worker_and_a_restarted_container(
+    workspaces: Workspaces, workspace: Workspace, perry: Perry
+) -> None:
+    path = f"{CLAUDE_DIRECTORY}/s.jsonl"
+    write(workspaces, workspace, path, claude_session())
+    eventually(
+        lambda: perry.json("session", "list", "-w", workspace.name)["sessions"],
+        lambda found: len(found) == 1,
+    )
+    tail = perry.start("session", "tail", "s", "-w", workspace.name, "-n", "1", "--json")
+    told = Lines(tail)
+    try:
+        assert told.content() == "Then fill it."
+        write(workspaces, workspace, path, claude_line("user", "one", uuid="u-07"))
+        assert told.content() == "one"
+        workspaces.run(workspace.name, "pkill -KILL -f ^/opt/perry/layers")
+        write(workspaces, workspace, path, claude_line("user", "two", uuid="u-08"))
+        assert told.content() == "two"
+        workspaces.manager.stop(workspace.name)
+        workspaces.engine.start_container(workspace.container_id)
+        write(workspaces, workspace, path, claude_line("user", "three", uuid="u-09"))
+        assert told.content() == "three"
+        assert told.queue.empty()
+    finally:
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(10) == 130
+
+
+def test_tail_without_an_id_hears_a_workspace_that_is_made_later(
+    workspaces: Workspaces, workspace: Workspace, perry: Perry
+) -> None:
+    del workspace  # one that is there from the beginning
+    tail = perry.start("session", "tail", "--json")
+    told = Lines(tail)
+    try:
+        later = workspaces.init().workspace
+        number = 0
+        while told.queue.empty():
+            number += 1
+            text = claude_session(f"Prompt {number}")
+            write(workspaces, later, f"{CLAUDE_DIRECTORY}/s{number}.jsonl", text)
+            assert number < 200, "nothing is heard"
+        change = json.loads(told.line())
+        assert change["workspace"] == later.name
+        assert change["event"] in {"created", "updated"}
+    finally:
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(10) == 130
+
+
+def test_an_export_has_what_paging_returns(
+    workspaces: Workspaces, workspace: Workspace, worker: WorkerClient, perry: Perry
+) -> None:
+    write(workspaces, workspace, f"{CLAUDE_DIRECTORY}/s.jsonl", claude_session())
+    child = claude_line("user", "Look", uuid="c-01", isSidechain=True, agentId="a1")
+    write(workspaces, workspace, f"{CLAUDE_DIRECTORY}/s/subagents/agent-a1.jsonl", child)
+    listed = eventually(lambda: worker.list_sessions(children=True), lambda found: len(found) == 2)
+    given = ("session", "export", "s", "-w", workspace.name)
+    exported = json.loads(perry.ok(*given, "--format", "json"))
+    assert exported["workspace"] == workspace.name
+    assert exported["sessions"][0]["session"]["id"] == "s"
+    for one in exported["sessions"]:
+        session = msgspec.convert(one["session"], Session)
+        assert session in listed
+        messages = msgspec.convert(one["messages"], list[Message])
+        assert messages == list(worker.iterate_messages(session.id))
+        assert len(messages) == session.message_count
+    assert len(exported["sessions"]) == 2
+    path = perry.directory / "s.md"
+    assert perry.ok(*given, "--output", str(path)) == ""
+    assert path.read_text() == perry.ok(*given)
+    assert "> Why is the cart empty?" in path.read_text()
+
+
+class Lines:
+    """What a process prints, line by line, with a deadline for each."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.queue: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self.queue.put(line)
+
+    def line(self) -> str:
+        return self.queue.get(timeout=30)
+
+    def content(self) -> str:
+        return str(json.loads(self.line())["message"]["content"])
 
 
 def test_bad_numbers_are_400(workspaces: Workspaces, workspace: Workspace) -> None:

@@ -176,3 +176,15 @@ def test_a_file_name_that_is_no_text_is_read_again(claude: ClaudeHome, remembere
     assert started(claude.home).save()
     assert {session.id for session in everything(started(claude.home))} == {"one", "caf\ufffd"}
     assert remembered.exists()
+
+
+def test_what_a_killed_process_left_is_removed_in_time(
+    claude: ClaudeHome, remembered: Path
+) -> None:
+    old, new = (remembered.with_name(f"{remembered.name}.{end}") for end in ("old", "new"))
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (1_700_000_000, 1_700_000_000))
+    claude.append("one.jsonl", [user("more")])
+    assert started(claude.home).save()
+    assert {path.name for path in remembered.parent.iterdir()} == {remembered.name, new.name}
