@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from perry.cli.fleet import Fleet, running
+from perry.workspace import names
+
 if TYPE_CHECKING:
     from perry.workspace.engine import Engine
     from perry.workspace.manager import WorkspaceManager
@@ -26,3 +29,12 @@ def connect_manager() -> WorkspaceManager:
     from perry.workspace.manager import WorkspaceManager  # noqa: PLC0415  # as above
 
     return WorkspaceManager(connect_engine())
+
+
+def connect_fleet(only: str | None) -> Fleet:
+    """Make the fleet of all running workspaces, or of the one that is named."""
+    if only is not None:
+        names.validate(only)
+    manager = connect_manager()
+    workspaces = manager.list() if only is None else [manager.get(only)]
+    return Fleet(running(workspaces, only), manager.connect)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perry.cli import document, render
+from perry.cli.connection import connect_fleet
 from perry.cli.document import Exported
-from perry.cli.options import examples
+from perry.cli.options import Agent, Id, InWorkspace, examples
 from perry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,17 +44,9 @@ WRITERS = {Format.MARKDOWN: document.as_markdown, Format.JSON: document.as_json}
 
 
 def export(
-    session_id: Annotated[
-        str, typer.Argument(metavar="ID", help="Its id, or the start of it.", show_default=False)
-    ],
-    workspace: Annotated[
-        str | None,
-        typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace."),
-    ] = None,
-    agent: Annotated[
-        str | None,
-        typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude."),
-    ] = None,
+    session_id: Id,
+    workspace: InWorkspace = None,
+    agent: Agent = None,
     format_: Annotated[Format, typer.Option("--format", "-f", help="md or json.")] = (
         Format.MARKDOWN
     ),
@@ -65,8 +58,6 @@ def export(
 
     It is whole, the sessions that it started stand in it, and it needs nothing else.
     """
-    from perry.cli.session import connect_fleet  # noqa: PLC0415  # which registers this command
-
     fleet = connect_fleet(workspace)
     found, gathered = fleet.find(session_id, agent=agent)
     with fleet.connect(found.workspace) as client:

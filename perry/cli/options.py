@@ -1,4 +1,4 @@
-"""What a person typed, turned into what the manager takes.
+"""What a person types: the arguments that commands share, and words turned into a specification.
 
 Variables are looked up and a command is split as a shell would; whether a workspace can be so is
 known to the workspace package. This module must not know an engine.
@@ -7,13 +7,26 @@ known to the workspace package. This module must not know an engine.
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from perry.errors import UsageError
 from perry.workspace.models import WorkspaceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="Its id, or the start of it.", show_default=False)
+]
+InWorkspace = Annotated[
+    str | None, typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace.")
+]
+Agent = Annotated[
+    str | None, typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def workspace_spec(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perry.cli import findings, render
+from perry.cli.connection import connect_fleet
 from perry.cli.listening import Ended, merged
-from perry.cli.options import examples
+from perry.cli.options import Agent, InWorkspace, examples
 from perry.cli.text import DAY, HOUR, MINUTE, counted, harmless
 from perry.errors import UsageError
 from perry.sessions.records import epoch, milliseconds
@@ -45,14 +46,8 @@ def search(
     words: Annotated[
         list[str], typer.Argument(metavar="WORDS...", help="All of them, in any case and order.")
     ],
-    workspace: Annotated[
-        str | None,
-        typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace."),
-    ] = None,
-    agent: Annotated[
-        str | None,
-        typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude."),
-    ] = None,
+    workspace: InWorkspace = None,
+    agent: Agent = None,
     since: Annotated[
         str | None,
         typer.Option(metavar="WHEN", help="Not older: 2h, 3d, 2026-11-20, or ISO 8601."),
@@ -70,8 +65,6 @@ def search(
     are printed when it answers. Nothing found is said on stderr, and is no failure; exit code 1
     means that no workspace answered.
     """
-    from perry.cli.session import connect_fleet  # noqa: PLC0415  # which registers this command
-
     query = " ".join(words)
     if not query.strip():
         raise UsageError("There are no words to look for.", hint="perry session search empty cart")

@@ -12,17 +12,16 @@ import msgspec
 import typer
 
 from perry.cli import render
-from perry.cli.connection import connect_manager
+from perry.cli.connection import connect_fleet
 from perry.cli.export import EPILOG as EXPORT_EPILOG
 from perry.cli.export import export
-from perry.cli.fleet import Fleet, Found, running
-from perry.cli.options import examples
+from perry.cli.fleet import Found
+from perry.cli.options import Agent, Id, InWorkspace, Json, examples
 from perry.cli.search import EPILOG as SEARCH_EPILOG
 from perry.cli.search import search
 from perry.cli.tail import EPILOG as TAIL_EPILOG
 from perry.cli.tail import tail
 from perry.cli.text import counted, one_line, shortened
-from perry.workspace import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,26 +36,6 @@ app = typer.Typer(
     add_completion=False,
     help="List, read, search, follow and delete the coding agents' sessions.",
 )
-
-Id = Annotated[
-    str, typer.Argument(metavar="ID", help="Its id, or the start of it.", show_default=False)
-]
-InWorkspace = Annotated[
-    str | None, typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace.")
-]
-Agent = Annotated[
-    str | None, typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def connect_fleet(only: str | None) -> Fleet:
-    """Make the fleet of all running workspaces, or of the one that is named."""
-    if only is not None:
-        names.validate(only)
-    manager = connect_manager()
-    workspaces = manager.list() if only is None else [manager.get(only)]
-    return Fleet(running(workspaces, only), manager.connect)
 
 
 @app.command(

@@ -17,8 +17,9 @@ import msgspec
 import typer
 
 from perry.cli import render
+from perry.cli.connection import connect_fleet
 from perry.cli.listening import Ended, merged
-from perry.cli.options import examples
+from perry.cli.options import Agent, InWorkspace, examples
 from perry.cli.text import counted, one_line, shortened, width
 from perry.errors import (
     EngineError,
@@ -50,14 +51,8 @@ def tail(
         str | None,
         typer.Argument(metavar="[ID]", help="Its id, or the start of it.", show_default=False),
     ] = None,
-    workspace: Annotated[
-        str | None,
-        typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace."),
-    ] = None,
-    agent: Annotated[
-        str | None,
-        typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude."),
-    ] = None,
+    workspace: InWorkspace = None,
+    agent: Agent = None,
     lines: Annotated[
         int, typer.Option("--lines", "-n", metavar="N", min=0, help="Begin with the N newest.")
     ] = 10,
@@ -69,8 +64,6 @@ def tail(
     With ID the messages of that session, without it a line for each change of any session, in
     workspaces that are started later too.
     """
-    from perry.cli.session import connect_fleet  # noqa: PLC0415  # which registers this command
-
     fleet = connect_fleet(workspace)
     if session_id is not None:
         found, _ = fleet.find(session_id, agent=agent)

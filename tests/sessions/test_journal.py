@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
@@ -26,7 +25,7 @@ Counts = dict[str, int]
 
 def entries(counts: Counts) -> dict[str, Entry]:
     return {
-        name: Entry(Session(name, "claude", name, "/", "/f", count, None, count), Path("/f"), name)
+        name: Entry(Session(name, "claude", name, "/", "/f", count, None, count), "/f", name)
         for name, count in counts.items()
     }
 
