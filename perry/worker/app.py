@@ -20,7 +20,7 @@ from starlette.routing import Route
 import perry
 from perry.errors import SessionError, SessionNotFound
 from perry.protocol import DEFAULT_PAGE, Health, proof
-from perry.sessions.models import SessionAnswer, SessionList
+from perry.sessions.models import Session, SessionAnswer, SessionList
 from perry.sessions.search import DEFAULT_HITS, words_in
 from perry.worker.encoding import encode
 from perry.worker.events import Streams
@@ -83,6 +83,7 @@ class Api:
         self._watcher = watcher
         self._streams = streams
         self._searches = Searches(index)
+        self._listed: tuple[tuple[Session, ...] | None, bytes] = (None, b"")
         self._run = secrets.token_hex(8)  # versions of two runs of a worker can't be compared
 
     async def health(self, request: Request) -> Response:
@@ -91,14 +92,16 @@ class Api:
         if not self._watcher.ready.is_set():
             return _json(Health(status="starting", proof=answer_to), 503)
         verbose = _flag(request, "verbose") and is_authorised(request.scope, self._config.token)
-        return _json(await _in_thread(self._health, answer_to, verbose))
+        if not verbose:
+            return _json(self._health(answer_to, verbose=False))
+        return _json(await _in_thread(self._health, answer_to, verbose=True))
 
-    def _health(self, answer_to: str | None, verbose: bool) -> Health:
+    def _health(self, answer_to: str | None, *, verbose: bool) -> Health:
         return Health(
             status="ok",
             version=perry.__version__,
             digest=self._config.digest,
-            session_count=len(self._index.list()),
+            session_count=len(self._index.listing()),
             watch=self._watcher.mode,
             proof=answer_to,
             skipped_lines=self._index.skipped_lines() if verbose else None,
@@ -125,12 +128,14 @@ class Api:
         if _has_tag(request, tag):
             return Response(status_code=304, headers=headers)
 
-        def encoded() -> bytes:
-            found = self._index.list(agent=agent, children=children)
-            end = None if limit is None else offset + limit
-            return encode(SessionList(tuple(found[offset:end])))
-
-        return _raw(await _in_thread(encoded), headers=headers)
+        found = self._index.listing(agent=agent, children=children)
+        if offset or limit is not None:
+            found = found[offset : None if limit is None else offset + limit]
+        listed, body = self._listed
+        if listed is not found:
+            body = await _in_thread(encode, SessionList(found))
+            self._listed = found, body
+        return _raw(body, headers=headers)
 
     async def _search(self, request: Request) -> Response:
         query, limit = request.query_params["q"], _number(request, "limit")

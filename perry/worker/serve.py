@@ -66,7 +66,7 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
         log.info("listening on %s for the sessions of %s", url, config.home)
         if on_listening is not None:
             on_listening(url)
-        index = SessionIndex.of_home(config.home, config.env)
+        index = SessionIndex.of_home(config.home, config.env, remember=True)
         watcher = Watcher(index)
         streams = Streams(index.journal)
         server = _Server(
@@ -92,6 +92,8 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
                 server.run(sockets=[listener])
         finally:
             watcher.stop()
+            if watcher.ready.is_set():
+                index.save()
     log.info("ended")
 
 

@@ -1,11 +1,11 @@
 """Keeps a SessionIndex in step with the files, without asking to be asked.
 
-One thread owns the index's changes: it opens the notifier, does the first scan, and then feeds
-every change to `index.apply`. watchfiles is fast but not whole: events are dropped without a word
-when the kernel's queue overflows, when directories appear faster than they can be watched, and
-when the kernel refuses one more watch. So each event is a hint, and what it may have hidden is
-found by sweeps (`index.refresh`): soon after bursts, now and then in any case. This module must
-not know HTTP or what a session file looks like.
+One thread owns the index's changes: it does the first scan, opens the notifier, and then feeds
+every change to `index.apply`; now and then it has the index keep what it read. watchfiles is fast
+but not whole: events are dropped without a word when the kernel's queue overflows, when directories
+appear faster than they can be watched, and when the kernel refuses one more watch. So each event is
+a hint, and what it may have hidden is found by sweeps (`index.refresh`): soon after bursts, now and
+then in any case. This module must not know HTTP or what a session file looks like.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SWEEP_SHARE = 10  # a sweep that took t seconds is followed by no other for this
 POLL = 1.0  # s between sweeps where the kernel notifies nobody
 RETRY_NATIVE = 60.0  # s
 RETRY_SCAN = 2.0  # s
+SAVE_EVERY = 60.0  # s between two times that what was read is kept on the disk
 
 ADDED, DELETED = 1, 3  # watchfiles.Change
 REPLACEMENT = "\ufffd"  # what watchfiles puts in a name that isn't UTF-8
@@ -59,6 +60,9 @@ class Index(Protocol):
 
     def apply(self, paths: Iterable[Path]) -> None:
         """Look at these files and directories, changed or gone, and at what the latter hold."""
+
+    def save(self) -> bool:
+        """Keep what was read for the next start, if anything changed."""
 
 
 class Notifier(Protocol):
@@ -116,6 +120,7 @@ class Watcher:
         self._sweep_took = 0.0
         self._sweep_at = 0.0
         self._second_look = 0.0
+        self._save_at = 0.0
 
     def start(self) -> None:
         """Start the thread, which dies with the process."""
@@ -127,11 +132,13 @@ class Watcher:
 
     def run(self) -> None:
         """Scan, then watch until stopped."""
-        self._open()  # before the scan: what changes meanwhile is noticed
         while not self._stop.is_set() and not self._sweep():
             self._stop.wait(RETRY_SCAN)
-        self.ready.set()
-        log.info("first scan took %.3f s, watching: %s", self._sweep_took, self.mode)
+        self.ready.set()  # before the notifier, which takes longer to open than a scan to repeat
+        scan_took = self._sweep_took
+        self._open()
+        self._sweep()  # for what changed while nobody was watching
+        log.info("first scan took %.3f s, watching: %s", scan_took, self.mode)
         while not self._stop.is_set():
             try:
                 self._turn()
@@ -151,6 +158,9 @@ class Watcher:
             self._sweep()
         elif now >= self._sweep_at:
             self._sweep()
+        elif now >= self._save_at:
+            self._save_at = now + SAVE_EVERY
+            self._index.save()
 
     def _wait(self) -> Batch:
         if self._notifier is None:

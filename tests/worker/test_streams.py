@@ -45,7 +45,7 @@ class Served:
     def change(self, name: str, prompt: str = "") -> None:
         count = len(self.shown) + 1
         session = Session(name, "claude", name, "/", "/f", count, prompt, 0)
-        after = {**self.shown, name: Entry(session, Path("/f"), name)}
+        after = {**self.shown, name: Entry(session, "/f", name)}
         self.index.journal.record("claude", self.shown, after)
         self.shown = after
 

@@ -231,7 +231,7 @@ def test_without_a_notifier_it_polls_and_says_so(
 
     path = home.session("one", session_id="mine")
     index, watcher = watch(refuse)
-    assert watcher.mode == "polling"
+    eventually(lambda: watcher.mode == "polling", "the refusal shows")
     home.append(path, "two")
     eventually(lambda: count(index, "mine") == 2, "polling finds it")
 
