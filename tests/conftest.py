@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from perry.workspace.engine import Engine
 from perry.workspace.manager import WorkspaceManager
 from perry.workspace.models import Ready, WorkspaceSpec
 from perry.workspace.progress import finish
+
+# Started in a shell's background, this process ignores SIGINT, and so would every command it runs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -76,42 +78,50 @@ def layers(workspaces: Workspaces, name: str) -> set[str]:
 
 
 @pytest.fixture
-def changed_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another version of perry: the code layer has one more module."""
-    files = {**bundle.code_files(), "perry/worker/newer.py": b"'''Newer.'''\n"}
+def another_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Turn this perry into a version that nobody runs: its code layer has one more module."""
+    original = bundle.code_files()
+
+    def turn() -> None:
+        module = f"VERSION = {secrets.token_hex(8)!r}".encode()
+        files = {**original, "perry/worker/version.py": module}
+        monkeypatch.setattr(bundle, "code_files", lambda: files)
+        bundle.code_digest.cache_clear()
+
+    yield turn
     bundle.code_digest.cache_clear()
-    monkeypatch.setattr(bundle, "code_files", lambda: files)
 
 
 def test_whatever_replaces_the_worker_of_another_version_drops_the_layers_nobody_runs(
-    workspaces: Workspaces, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    workspaces: Workspaces,
+    another_version: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bundle, "UNUSED_FOR", timedelta(0))
+    another_version()
     first = workspaces.init()
     other = workspaces.init().workspace.name
     name = first.workspace.name
     assert first.worker is not None
     old_layer = f"code-{first.worker.digest.partition('-')[2]}"
-    request.getfixturevalue("changed_code")
-    try:
-        newer = WorkspaceManager(Engine.connect())
-        synced = finish(newer.sync(name))
-        assert synced.worker is not None
-        assert synced.worker.digest != first.worker.digest
-        # the other workspace still runs the old layer, so it stays
-        assert old_layer in layers(workspaces, name)
-        finish(newer.init(WorkspaceSpec(other)))
-        assert old_layer not in layers(workspaces, name)
-        processes = workspaces.run(name, "pgrep -f ^/opt/perry/layers").split()
-        assert len(processes) == 1
-    finally:
-        bundle.code_digest.cache_clear()
+    another_version()
+    newer = WorkspaceManager(Engine.connect())
+    synced = finish(newer.sync(name))
+    assert synced.worker is not None
+    assert synced.worker.digest != first.worker.digest
+    # the other workspace still runs the old layer, so it stays
+    assert old_layer in layers(workspaces, name)
+    finish(newer.init(WorkspaceSpec(other)))
+    assert old_layer not in layers(workspaces, name)
+    processes = workspaces.run(name, "pgrep -f ^/opt/perry/layers").split()
+    assert len(processes) == 1
 
 
 def test_a_half_written_layer_is_never_run_and_a_killed_fill_is_completed(
-    workspaces: Workspaces, engine: Engine
+    workspaces: Workspaces, engine: Engine, another_version: Callable[[], None]
 ) -> None:
     """What a fill killed in the middle leaves: a draft, and no marker and no keeper."""
+    another_version()
     ready = workspaces.init()
     assert ready.worker is not None
     runtime, code = ready.worker.digest.split("-")
