@@ -23,7 +23,7 @@ run perry workspace exec "$name" -- sh -c 'cd && find .claude .local -name "*.js
 
 say 'The host sees them'
 run perry session list --workspace "$name"
-run perry session show 5f0c
+run perry session show 5f0c --workspace "$name"
 
 say 'A coding agent goes on: a line is appended in the workspace, and the host sees that too'
 for words in 'Now the same for the wish list.' 'And show how many things are in it.'; do
