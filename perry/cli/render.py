@@ -126,8 +126,9 @@ def without_worker(result: Ready) -> None:
 def next_steps(name: str) -> None:
     """Say what a person may want to do with a new workspace."""
     line()
-    line(f"  perry workspace shell {name:<20}  a shell in it")
-    line(f"  perry session list --workspace {name:<11}  its coding agents' sessions")
+    shell, sessions = f"perry workspace shell {name}", f"perry session list --workspace {name}"
+    line(f"  {shell:<{len(sessions)}}  a shell in it")
+    line(f"  {sessions}  its coding agents' sessions")
 
 
 HEALTH = {"healthy": GREEN, "none": YELLOW, "unreachable": RED, "stopped": DIM}

@@ -260,7 +260,10 @@ def remove(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Remove workspaces, and their homes with all that is in them."""
+    """Remove workspaces, and their homes with all that is in them.
+
+    What is gone already counts as removed.
+    """
     wanted = [names.validate(name) for name in dict.fromkeys(workspaces)]
     listed = ", ".join(wanted)
     homes = "keep the home" if keep_volume else "all that is in the home"

@@ -102,7 +102,8 @@ def _count_of(line: Line) -> int | None:
     """Count the messages of a decoded line; None where only the long way can tell."""
     kind = line.type
     if kind not in ("user", "assistant"):
-        return None if kind in _LONG_WAY or line.subtype == "local_command" else 0
+        is_told = kind in _LONG_WAY or line.subtype == "local_command" or line.is_compact_summary
+        return None if is_told else 0
     if line.message is None or line.is_compact_summary:
         return None
     if line.is_meta:

@@ -20,8 +20,9 @@ def ensure_home(
     """Make sure that a workspace has its home volume, owned by its user, and return its name.
 
     A fresh volume gets what the image has at that place, owner included, from the engine; where
-    the image has no such home, it is given to the user here. What was made anew is undone through
-    `undo`. Raises WorkspaceConflict where a volume of that name isn't perry's.
+    the image has no such home, or the volume was kept from a workspace of another user, it is given
+    to the user here. What was made anew is undone through `undo`. Raises WorkspaceConflict where a
+    volume of that name isn't perry's.
     """
     volume = names.home_volume(workspace)
     present = [it.name for it in engine.list_volumes(f"{names.LABEL}={workspace}")]
@@ -34,7 +35,7 @@ def ensure_home(
                 workspace=workspace,
             )
         undo.callback(_remove_unused, engine, volume)
-    if account.uid != 0 and not account.owns_home:
+    if account.uid != 0 and (volume in present or not account.owns_home):
         _give(engine, workspace, account, helper_image)
     return volume
 

@@ -66,7 +66,10 @@ class Supervisor:
         if present is not None and present.digest == wanted.digest:
             yield Step("worker", "done", "runs already", monotonic() - began)
             return present
-        client, worker = yield from self._revive(container, workspace, alone=fresh)
+        nobody = present is None
+        client, worker = yield from self._revive(
+            container, workspace, gently=nobody, insist=nobody and not fresh
+        )
         client.close()
         if present is not None:
             self.prune()
@@ -79,7 +82,7 @@ class Supervisor:
         """
         found = self._reach(container)
         if found is None:
-            found = finish(self._revive(container, workspace, alone=False))
+            found = finish(self._revive(container, workspace, gently=True, insist=True))
         return found[0]
 
     def log(self, workspace: Workspace) -> str:
@@ -134,36 +137,48 @@ class Supervisor:
         return None
 
     def _revive(
-        self, container: Container, workspace: Workspace, *, alone: bool
+        self, container: Container, workspace: Workspace, *, gently: bool, insist: bool
     ) -> Generator[Step, None, tuple[WorkerClient, Worker]]:
-        """Start the worker and wait for it; once more where the layers vanished under it.
+        """Start the worker and wait for it.
 
-        Another perry may drop layers that nobody ran, in the moment before they are.
+        `gently` leaves alone what runs there: another perry may have started a worker a moment ago,
+        which is then the one to wait for. `insist` tries once more where that fails, ending what
+        runs there first. Another perry may also drop layers that nobody ran, in the moment before
+        they are: then they are filled again.
         """
         with self._lock:
             wanted = yield from self.ensure_bundle()
         try:
-            return (yield from self._start(container, workspace, wanted, alone=alone))
+            return (yield from self._start(container, workspace, wanted, gently=gently))
         except WorkerCannotRun:
-            if bundle.is_complete(self._engine, wanted):
+            is_complete = bundle.is_complete(self._engine, wanted)
+            if is_complete and not insist:
                 raise
-        with self._lock:
-            self._bundle = None
-            wanted = yield from self.ensure_bundle()
-        return (yield from self._start(container, workspace, wanted, alone=False))
+        if not is_complete:
+            with self._lock:
+                self._bundle = None
+                wanted = yield from self.ensure_bundle()
+        return (yield from self._start(container, workspace, wanted, gently=False))
 
     def _start(
-        self, container: Container, workspace: Workspace, wanted: Bundle, *, alone: bool
+        self, container: Container, workspace: Workspace, wanted: Bundle, *, gently: bool
     ) -> Generator[Step, None, tuple[WorkerClient, Worker]]:
-        launched = at_once(lambda: self._launch(container, workspace, wanted, alone=alone))
+        launched = at_once(lambda: self._launch(container, workspace, wanted, gently=gently))
         exec_id = yield from timed("worker", launched, lambda _: wanted.digest)
         healthy = at_once(lambda: self._await(container, workspace, wanted, exec_id))
         return (yield from timed("health", healthy, lambda found: found[1].address))
 
     def _launch(
-        self, container: Container, workspace: Workspace, wanted: Bundle, *, alone: bool
+        self, container: Container, workspace: Workspace, wanted: Bundle, *, gently: bool
     ) -> str:
-        """Start a worker, after ending what else may run there, and return its exec's id."""
+        """Start a worker, unless gently after ending what runs there; return its exec's id."""
+        if not container.is_running:
+            raise WorkerCannotRun(
+                f"No worker can run in '{workspace.name}': its container is {container.state}, "
+                "since its own command keeps ending",
+                hint=f"perry workspace logs {workspace.name} shows what the command says.",
+                workspace=workspace.name,
+            )
         if not worker_addresses(container):
             raise WorkerCannotRun(
                 f"The worker of '{workspace.name}' can't be asked: its container has no address",
@@ -173,7 +188,7 @@ class Supervisor:
         process = WorkerProcess(self._engine, container.id, wanted)
         token = self.token(container.id)
         try:
-            if not alone:
+            if not gently:
                 process.stop()
             return process.start(token=token, home=workspace.home)
         except EngineFailure as failure:

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,8 @@ from testcontainers.core.container import DockerContainer
 from perry.client.worker_client import WorkerClient
 from perry.errors import SessionNotFound, WorkerUntrusted
 from perry.sessions.models import Message, Session
+from perry.workspace.engine import Engine
+from perry.workspace.manager import WorkspaceManager
 from perry.workspace.models import Workspace
 from tests.conftest import Workspaces
 from tests.e2e.command import Perry
@@ -153,6 +156,27 @@ def test_a_killed_worker_is_revived_by_the_next_question(
     workspaces.run(workspace.name, "pkill -KILL -f ^/opt/perry/layers")
     with workspaces.manager.connect(workspace) as worker:
         assert worker.list_sessions() == ()
+
+
+def test_many_questions_at_once_revive_one_worker_and_all_are_answered(
+    workspaces: Workspaces, workspace: Workspace
+) -> None:
+    """Each asks as a command of its own would: with a manager that knows of no other."""
+    for _ in range(3):
+        workspaces.run(workspace.name, "pkill -KILL -f ^/opt/perry/layers")
+        managers = [WorkspaceManager(Engine.connect()) for _ in range(4)]
+
+        def ask(manager: WorkspaceManager) -> int:
+            with manager.connect(workspace) as worker:
+                return len(worker.list_sessions())
+
+        with ThreadPoolExecutor(len(managers)) as pool:
+            assert list(pool.map(ask, managers)) == [0] * len(managers)
+        # the others find the port taken, and end
+        eventually(
+            lambda: workspaces.run(workspace.name, "pgrep -f ^/opt/perry/layers").split(),
+            lambda running: len(running) == 1,
+        )
 
 
 def test_two_workspaces_do_not_mix(workspaces: Workspaces, workspace: Workspace) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perry.sessions.claude_line import Line, read_line, read_quickly, read_slowly
@@ -75,6 +75,7 @@ def told(found: tuple[Line, int] | None) -> object:
 
 @settings(max_examples=400, deadline=None)
 @given(RECORD)
+@example({"type": "system", "isCompactSummary": True, "content": [{"type": "text"}]})
 def test_both_ways_tell_the_same(record: dict[str, Any]) -> None:
     data = json.dumps(record).encode()
     quick = read_quickly(data)
