@@ -37,6 +37,12 @@ class Change(NamedTuple):
     session_id: str
     session: Session | None
 
+    def data(self) -> object:
+        """Give what a reader is told of it, in the shape that it has as JSON."""
+        if self.session is None:
+            return {"id": self.session_id, "agentType": self.agent}
+        return {"session": self.session}
+
 
 class Unread(NamedTuple):
     """Changes after a position, oldest first, and the position after them."""

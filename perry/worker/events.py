@@ -1,10 +1,11 @@
-"""The worker's event streams: what changes in the index, sent to whoever listens.
+"""Event streams: what changes in a journal, sent to whoever listens.
 
 A stream is a loop of one coroutine: read the journal from its position, send, and when there is
-nothing more, sleep until the index wakes it or a heartbeat is due. It keeps nothing but the
+nothing more, sleep until the journal wakes it or a heartbeat is due. It keeps nothing but the
 position, so a subscriber that reads slowly costs nothing; one that doesn't read at all is dropped.
-An id is the worker's run and the sequence in its journal: after a restart no old id fits, and the
-stream says `reset`. This module must not know how changes are noticed or what a session is.
+An id is the journal's run and the sequence in it: what a worker gave before its restart fits no
+more, and the stream says `reset`. This module must not know how changes are noticed or what a
+session is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from starlette.responses import Response
@@ -22,11 +23,9 @@ from perry.protocol import HEARTBEAT
 from perry.worker.encoding import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from starlette.types import Receive, Scope, Send
-
-    from perry.sessions.journal import Change, Journal
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +39,60 @@ MEDIA_TYPE = "text/event-stream"
 COMMENT = b":\n\n"
 
 
-class Streams:
-    """All event streams of one worker; used on the event loop only.
+class Change(Protocol):
+    """One event: its place in the journal, its kind, and what is told of it."""
 
-    `heartbeat` and `patience` are in seconds.
+    @property
+    def sequence(self) -> int: ...  # noqa: D102 - see the class
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102 - as above
+
+    def data(self) -> object: ...  # noqa: D102 - as above
+
+
+class Unread(Protocol):
+    """Changes after a position, oldest first, and the position after them."""
+
+    @property
+    def changes(self) -> Sequence[Change]: ...  # noqa: D102 - see the class
+
+    @property
+    def position(self) -> int: ...  # noqa: D102 - as above
+
+
+class Journal(Protocol):
+    """What the streams need of a journal (`sessions/journal.py`)."""
+
+    @property
+    def position(self) -> int: ...  # noqa: D102 - see there
+
+    def since(self, position: int, limit: int) -> Unread | None: ...  # noqa: D102 - see there
+
+    def listen(self, listener: Callable[[], None]) -> None: ...  # noqa: D102 - see there
+
+    def unlisten(self, listener: Callable[[], None]) -> None: ...  # noqa: D102 - see there
+
+
+class Streams:
+    """All event streams of one journal; used on the event loop only.
+
+    `run` names the journal, so that positions in another one aren't taken for its own; `heartbeat`
+    and `patience` are in seconds.
     """
 
     def __init__(
-        self, journal: Journal, *, heartbeat: float = HEARTBEAT, patience: float = PATIENCE
+        self,
+        journal: Journal,
+        *,
+        run: str | None = None,
+        heartbeat: float = HEARTBEAT,
+        patience: float = PATIENCE,
     ) -> None:
         self._journal = journal
         self._heartbeat = heartbeat
         self._patience = patience
-        self._run = secrets.token_hex(8)
+        self._run = run or secrets.token_hex(8)
         self._open: set[anyio.CancelScope] = set()
         self._closed = False
 
@@ -81,7 +121,7 @@ class Streams:
                 self._open.discard(scope)
 
     def _position(self, event_id: str) -> int | None:
-        """Read an id; None for one that this worker didn't give."""
+        """Read an id; None for one that this journal didn't give."""
         run, _, sequence = event_id.partition("-")
         known = run == self._run and sequence.isascii() and sequence.isdigit()
         return int(sequence) if known and len(sequence) <= len(str(2**63)) else None
@@ -194,7 +234,7 @@ class _Events:
             return self._event("ready", position, {})
         chunk = bytearray()
         for change in unread.changes:
-            chunk += self._event(change.kind, change.sequence, _data(change))
+            chunk += self._event(change.kind, change.sequence, change.data())
             self._position = change.sequence
             if len(chunk) >= CHUNK:
                 return bytes(chunk)
@@ -204,9 +244,3 @@ class _Events:
     def _event(self, kind: str, sequence: int, data: object) -> bytes:
         head = f"id: {self._run}-{sequence}\nevent: {kind}\ndata: ".encode()
         return head + encode(data) + b"\n\n"
-
-
-def _data(change: Change) -> object:
-    if change.session is None:
-        return {"id": change.session_id, "agentType": change.agent}
-    return {"session": change.session}

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from starlette.types import ASGIApp
+
     from perry.worker.config import WorkerConfig
 
 log = logging.getLogger(__name__)
@@ -69,32 +71,34 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
         index = SessionIndex.of_home(config.home, config.env, remember=True)
         watcher = Watcher(index)
         streams = Streams(index.journal)
-        server = _Server(
-            uvicorn.Config(
-                create_app(config, index, watcher, streams),
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type] # given to asyncio.wait_for, which takes fractions
-            ),
-            streams,
-        )
         watcher.start()
         try:
-            with _SignalsEndQuietly():
-                server.run(sockets=[listener])
+            serve_app(create_app(config, index, watcher, streams), listener, streams)
         finally:
             watcher.stop()
             if watcher.ready.is_set():
                 index.save()
     log.info("ended")
+
+
+def serve_app(app: ASGIApp, listener: socket.socket, streams: Streams) -> None:
+    """Serve an application on a socket until SIGTERM or SIGINT; its event streams end first."""
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,  # type: ignore[arg-type] # given to asyncio.wait_for, which takes fractions
+    )
+    with _SignalsEndQuietly():
+        _Server(config, streams).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
