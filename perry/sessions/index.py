@@ -20,7 +20,7 @@ from perry.sessions.catalog import Catalog
 from perry.sessions.claude import ClaudeSource
 from perry.sessions.codex import CodexSource
 from perry.sessions.gemini import GeminiSource
-from perry.sessions.journal import Journal
+from perry.sessions.journal import Journal, changes_between
 from perry.sessions.listing import Listing
 from perry.sessions.memory import Memory
 from perry.sessions.models import MessagePage, Session
@@ -52,7 +52,7 @@ class SessionIndex:
     """
 
     def __init__(self, sources: Iterable[Source], memory: Memory | None = None) -> None:
-        self.journal = Journal()
+        self.journal: Journal[Session] = Journal()
         self.memory = memory
         self._sources = tuple(sources)
         self._reading = threading.Lock()
@@ -274,7 +274,7 @@ class SessionIndex:
             self._listing.change(_sessions(shown_before), _sessions(shown_after))
             self._version += 1
         if self._is_scanned:
-            self.journal.record(source.agent, shown_before, shown_after)
+            self.journal.add(changes_between(source.agent, shown_before, shown_after))
 
     @staticmethod
     def _read(source: Source, unit: Unit, before: Reading | None) -> Reading | None:

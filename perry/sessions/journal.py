@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from perry.sessions.models import Session
     from perry.sessions.source import Entry
@@ -25,50 +25,64 @@ CAPACITY = 4096
 Kind = Literal["created", "updated", "deleted"]
 
 
-class Change(NamedTuple):
-    """The last change of one session, as it looks from a reader's position.
+Key = tuple[str, ...]
+"""What a journal tells apart: (coding agent, session id) in an index."""
 
-    `session` is None where it was deleted.
+Thing = TypeVar("Thing")
+
+
+class Change(NamedTuple, Generic[Thing]):
+    """The last change of one thing, as it looks from a reader's position.
+
+    `now` is the session as it is, None where it was deleted.
     """
 
     sequence: int
     kind: Kind
-    agent: str
-    session_id: str
-    session: Session | None
-
-    def data(self) -> object:
-        """Give what a reader is told of it, in the shape that it has as JSON."""
-        if self.session is None:
-            return {"id": self.session_id, "agentType": self.agent}
-        return {"session": self.session}
+    key: Key
+    now: Thing | None
 
 
-class Unread(NamedTuple):
+class Unread(NamedTuple, Generic[Thing]):
     """Changes after a position, oldest first, and the position after them."""
 
-    changes: list[Change]
+    changes: list[Change[Thing]]
     position: int
 
 
-class _Last(NamedTuple):
-    """A session's last change, and when it was first and last created, as far as is known here."""
+class Last(NamedTuple, Generic[Thing]):
+    """A thing's last change, and when it was first and last created, as far as is known here."""
 
     sequence: int
     first: int
     born: int
-    session: Session | None
+    now: Thing | None
 
 
-class Journal:
-    """The last changes of an index; every method may be called from any thread."""
+class Journal(Generic[Thing]):
+    """The last changes of an index; every method may be called from any thread.
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    `keep` is given what is new before anybody is told of it. A journal that was kept goes on with
+    `known`, in the order of their sequences, `position` and `forgotten` (up to which changes are
+    missing).
+    """
+
+    def __init__(
+        self,
+        capacity: int = CAPACITY,
+        *,
+        keep: Callable[[Sequence[tuple[Key, Last[Thing]]]], None] = lambda _: None,
+        known: Iterable[tuple[Key, Last[Thing]]] = (),
+        position: int = 0,
+        forgotten: int = 0,
+    ) -> None:
         self._capacity = capacity
+        self._keep = keep
+        self._writing = threading.Lock()
         self._lock = threading.Lock()
-        self._last: OrderedDict[tuple[str, str], _Last] = OrderedDict()
-        self._position = 0
-        self._forgotten = 0
+        self._last: OrderedDict[Key, Last[Thing]] = OrderedDict(known)
+        self._position = position
+        self._forgotten = forgotten
         self._listeners: frozenset[Callable[[], None]] = frozenset()
 
     @property
@@ -77,7 +91,7 @@ class Journal:
         with self._lock:
             return self._position
 
-    def since(self, position: int, limit: int = CAPACITY) -> Unread | None:
+    def since(self, position: int, limit: int = CAPACITY) -> Unread[Thing] | None:
         """Give the oldest changes after a position: of each session only its last.
 
         `limit` bounds how many are looked at. What was created and deleted again since the position
@@ -94,7 +108,7 @@ class Journal:
                     break
                 unread.append((key, last))
         unread = unread[::-1][:limit]
-        seen = (_seen_from(position, *key, last) for key, last in unread)
+        seen = (_seen_from(position, key, last) for key, last in unread)
         return Unread(
             [change for change in seen if change is not None],
             unread[-1][1].sequence if unread else position,
@@ -110,50 +124,65 @@ class Journal:
         with self._lock:
             self._listeners -= {listener}
 
-    def record(self, agent: str, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> None:
-        """Take in how one coding agent's sessions changed; those without messages don't exist.
-
-        Sessions that didn't change may be left out of both mappings. Called after the index shows
-        the change, and by one thread at a time.
-        """
-        changed: list[tuple[str, Session | None, bool]] = []
-        for session_id, entry in after.items():
-            earlier = before.get(session_id)
-            if earlier is not None and earlier.session is entry.session:
-                continue  # nearly all of them, at every change
-            was, now = _listed(earlier), _listed(entry)
-            if was != now:
-                changed.append((session_id, now, was is None))
-        gone = before.keys() - after.keys()
-        changed += [(name, None, False) for name in gone if _listed(before[name]) is not None]
-        if not changed:
-            return
-        with self._lock:
-            for session_id, session, is_new in changed:
-                self._add((agent, session_id), session, is_new=is_new)
-            listeners = self._listeners
+    def add(self, changes: Iterable[tuple[Key, Thing | None, bool]]) -> None:
+        """Take in changes: what changed, how it is now, and whether it is new."""
+        with self._writing:
+            fresh = self._numbered(changes)
+            if not fresh:
+                return
+            self._keep(fresh)
+            with self._lock:
+                for key, last in fresh:
+                    self._last.pop(key, None)
+                    self._last[key] = last
+                    self._position = last.sequence
+                while len(self._last) > self._capacity:
+                    _, oldest = self._last.popitem(last=False)
+                    self._forgotten = oldest.sequence
+                listeners = self._listeners
         for listener in listeners:
             listener()
 
-    def _add(self, key: tuple[str, str], session: Session | None, *, is_new: bool) -> None:
-        self._position += 1
-        last = self._last.pop(key, None)
-        born = self._position if is_new else last.born if last else 0
-        first = last.first if last else born
-        self._last[key] = _Last(self._position, first, born, session)
-        if len(self._last) > self._capacity:
-            _, oldest = self._last.popitem(last=False)
-            self._forgotten = oldest.sequence
+    def _numbered(
+        self, changes: Iterable[tuple[Key, Thing | None, bool]]
+    ) -> list[tuple[Key, Last[Thing]]]:
+        """Give changes their sequences; only the writer changes what is read here."""
+        fresh: dict[Key, Last[Thing]] = {}
+        for sequence, (key, now, is_new) in enumerate(changes, self._position + 1):
+            last = fresh.pop(key, None) or self._last.get(key)
+            born = sequence if is_new else last.born if last else 0
+            fresh[key] = Last(sequence, last.first if last else born, born, now)
+        return list(fresh.items())
+
+
+def changes_between(
+    agent: str, before: Mapping[str, Entry], after: Mapping[str, Entry]
+) -> list[tuple[Key, Session | None, bool]]:
+    """Tell how one coding agent's sessions changed; those without messages don't exist.
+
+    Sessions that didn't change may be left out of both mappings.
+    """
+    changed: list[tuple[Key, Session | None, bool]] = []
+    for session_id, entry in after.items():
+        earlier = before.get(session_id)
+        if earlier is not None and earlier.session is entry.session:
+            continue  # nearly all of them, at every change
+        was, now = _listed(earlier), _listed(entry)
+        if was != now:
+            changed.append(((agent, session_id), now, was is None))
+    gone = before.keys() - after.keys()
+    changed += [((agent, name), None, False) for name in gone if _listed(before[name]) is not None]
+    return changed
 
 
 def _listed(entry: Entry | None) -> Session | None:
     return entry.session if entry is not None and entry.session.message_count else None
 
 
-def _seen_from(position: int, agent: str, session_id: str, last: _Last) -> Change | None:
-    if last.session is not None:
+def _seen_from(position: int, key: Key, last: Last[Thing]) -> Change[Thing] | None:
+    if last.now is not None:
         kind: Kind = "created" if last.born > position else "updated"
-        return Change(last.sequence, kind, agent, session_id, last.session)
+        return Change(last.sequence, kind, key, last.now)
     if last.first > position:
         return None  # never seen from there
-    return Change(last.sequence, "deleted", agent, session_id, None)
+    return Change(last.sequence, "deleted", key, None)

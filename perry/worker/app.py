@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from perry.sessions.index import SessionIndex
+    from perry.sessions.journal import Change
     from perry.worker.config import WorkerConfig
     from perry.worker.watcher import Watcher
 
@@ -47,13 +48,16 @@ LONGEST_QUERY = 1000  # characters
 
 
 def create_app(
-    config: WorkerConfig, index: SessionIndex, watcher: Watcher, streams: Streams | None = None
+    config: WorkerConfig,
+    index: SessionIndex,
+    watcher: Watcher,
+    streams: Streams[Session] | None = None,
 ) -> Guard:
     """Build the ASGI application that serves `index`, whose changes `watcher` brings in.
 
     `streams` are the event streams, for who wants to end them.
     """
-    api = Api(config, index, watcher, streams or Streams(index.journal))
+    api = Api(config, index, watcher, streams or streams_of(index))
     routes = [
         Route("/health", api.health),
         Route("/sessions", api.sessions),
@@ -75,11 +79,24 @@ def create_app(
     return Guard(app, config.token)
 
 
+def streams_of(index: SessionIndex) -> Streams[Session]:
+    """Make the event streams of an index."""
+    return Streams(index.journal, told)
+
+
+def told(change: Change[Session]) -> object:
+    """Give what is told of a change, in the shape that it has as JSON."""
+    if change.now is None:
+        agent, session_id = change.key
+        return {"id": session_id, "agentType": agent}
+    return SessionAnswer(change.now)
+
+
 class Api:
     """The endpoints, one method each."""
 
     def __init__(
-        self, config: WorkerConfig, index: SessionIndex, watcher: Watcher, streams: Streams
+        self, config: WorkerConfig, index: SessionIndex, watcher: Watcher, streams: Streams[Session]
     ) -> None:
         self._config = config
         self._index = index

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 from starlette.responses import Response
@@ -23,11 +23,15 @@ from perry.protocol import HEARTBEAT
 from perry.worker.encoding import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from starlette.types import Receive, Scope, Send
 
+    from perry.sessions.journal import Change, Journal
+
 log = logging.getLogger(__name__)
+
+Thing = TypeVar("Thing")
 
 PATIENCE = 30.0  # s that a subscriber may leave what it was sent unread
 FAREWELL = 0.05  # s for the end of a stream, which a subscriber that reads gets at once
@@ -39,57 +43,25 @@ MEDIA_TYPE = "text/event-stream"
 COMMENT = b":\n\n"
 
 
-class Change(Protocol):
-    """One event: its place in the journal, its kind, and what is told of it."""
-
-    @property
-    def sequence(self) -> int: ...  # noqa: D102 - see the class
-
-    @property
-    def kind(self) -> str: ...  # noqa: D102 - as above
-
-    def data(self) -> object: ...  # noqa: D102 - as above
-
-
-class Unread(Protocol):
-    """Changes after a position, oldest first, and the position after them."""
-
-    @property
-    def changes(self) -> Sequence[Change]: ...  # noqa: D102 - see the class
-
-    @property
-    def position(self) -> int: ...  # noqa: D102 - as above
-
-
-class Journal(Protocol):
-    """What the streams need of a journal (`sessions/journal.py`)."""
-
-    @property
-    def position(self) -> int: ...  # noqa: D102 - see there
-
-    def since(self, position: int, limit: int) -> Unread | None: ...  # noqa: D102 - see there
-
-    def listen(self, listener: Callable[[], None]) -> None: ...  # noqa: D102 - see there
-
-    def unlisten(self, listener: Callable[[], None]) -> None: ...  # noqa: D102 - see there
-
-
-class Streams:
+class Streams(Generic[Thing]):
     """All event streams of one journal; used on the event loop only.
 
-    `run` names the journal, so that positions in another one aren't taken for its own; `heartbeat`
-    and `patience` are in seconds.
+    `tell` gives what is told of a change, in the shape that it has as JSON; `run` names the
+    journal, so that positions in another one aren't taken for its own; `heartbeat` and `patience`
+    are in seconds.
     """
 
     def __init__(
         self,
-        journal: Journal,
+        journal: Journal[Thing],
+        tell: Callable[[Change[Thing]], object],
         *,
         run: str | None = None,
         heartbeat: float = HEARTBEAT,
         patience: float = PATIENCE,
     ) -> None:
         self._journal = journal
+        self._tell = tell
         self._heartbeat = heartbeat
         self._patience = patience
         self._run = run or secrets.token_hex(8)
@@ -99,7 +71,7 @@ class Streams:
     def subscribe(self, since: str | None) -> Response:
         """Make the answer that goes on after the event of that id; without one, it starts now."""
         position = self._journal.position if since is None else self._position(since)
-        events = _Events(self._journal, self._run, position, self._heartbeat)
+        events = _Events(self._journal, self._tell, self._run, position, self._heartbeat)
         return EventStream(self, events, self._patience)
 
     def close(self) -> None:
@@ -127,10 +99,10 @@ class Streams:
         return int(sequence) if known and len(sequence) <= len(str(2**63)) else None
 
 
-class EventStream(Response):
+class EventStream(Response, Generic[Thing]):
     """One subscriber's answer, which ends when it goes, when it is stuck, or with the worker."""
 
-    def __init__(self, streams: Streams, events: _Events, patience: float) -> None:
+    def __init__(self, streams: Streams[Thing], events: _Events[Thing], patience: float) -> None:
         self.status_code = 200
         self.media_type = MEDIA_TYPE
         self.background = None
@@ -181,11 +153,19 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-class _Events:
+class _Events(Generic[Thing]):
     """What one subscriber is sent next; None as position stands for an id of another run."""
 
-    def __init__(self, journal: Journal, run: str, position: int | None, heartbeat: float) -> None:
+    def __init__(
+        self,
+        journal: Journal[Thing],
+        tell: Callable[[Change[Thing]], object],
+        run: str,
+        position: int | None,
+        heartbeat: float,
+    ) -> None:
         self._journal = journal
+        self._tell = tell
         self._run = run
         self._position = position
         self._heartbeat = heartbeat
@@ -234,7 +214,7 @@ class _Events:
             return self._event("ready", position, {})
         chunk = bytearray()
         for change in unread.changes:
-            chunk += self._event(change.kind, change.sequence, change.data())
+            chunk += self._event(change.kind, change.sequence, self._tell(change))
             self._position = change.sequence
             if len(chunk) >= CHUNK:
                 return bytes(chunk)

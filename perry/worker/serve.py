@@ -13,13 +13,13 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Generic, NoReturn, TextIO, TypeVar
 
 import uvicorn
 
 from perry.errors import PerryError, UsageError
 from perry.sessions.index import SessionIndex
-from perry.worker.app import create_app
+from perry.worker.app import create_app, streams_of
 from perry.worker.config import EVERYWHERE
 from perry.worker.events import PATIENCE, Streams
 from perry.worker.logfile import is_large, log_to
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from perry.worker.config import WorkerConfig
 
 log = logging.getLogger(__name__)
+
+Thing = TypeVar("Thing")
 
 GRACE = 0.25  # s for requests in flight; 1 s is promised, and uvicorn needs 0.2 s and more
 BACKLOG = 512
@@ -70,7 +72,7 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
             on_listening(url)
         index = SessionIndex.of_home(config.home, config.env, remember=True)
         watcher = Watcher(index)
-        streams = Streams(index.journal)
+        streams = streams_of(index)
         watcher.start()
         try:
             serve_app(create_app(config, index, watcher, streams), listener, streams)
@@ -81,7 +83,7 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
     log.info("ended")
 
 
-def serve_app(app: ASGIApp, listener: socket.socket, streams: Streams) -> None:
+def serve_app(app: ASGIApp, listener: socket.socket, streams: Streams[Thing]) -> None:
     """Serve an application on a socket until SIGTERM or SIGINT; its event streams end first."""
     config = uvicorn.Config(
         app,
@@ -101,10 +103,10 @@ def serve_app(app: ASGIApp, listener: socket.socket, streams: Streams) -> None:
         _Server(config, streams).run(sockets=[listener])
 
 
-class _Server(uvicorn.Server):
+class _Server(uvicorn.Server, Generic[Thing]):
     """Ends the event streams, which have no end of their own, before it waits for its clients."""
 
-    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+    def __init__(self, config: uvicorn.Config, streams: Streams[Thing]) -> None:
         super().__init__(config)
         self._streams = streams
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perry.sessions.index import SessionIndex
-from perry.sessions.journal import Change, Journal
+from perry.sessions.journal import Change, Journal, changes_between
 from perry.sessions.models import Session
 from perry.sessions.source import Entry
 from tests.sessions.homes import user
@@ -30,22 +30,24 @@ def entries(counts: Counts) -> dict[str, Entry]:
     }
 
 
-def record(journal: Journal, *states: Counts) -> None:
+def record(journal: Journal[Session], *states: Counts) -> None:
     for before, after in itertools.pairwise(states):
-        journal.record("claude", entries(before), entries(after))
+        journal.add(changes_between("claude", entries(before), entries(after)))
 
 
-def told(journal: Journal, position: int, limit: int = 1000) -> list[tuple[str, str, int | None]]:
+def told(
+    journal: Journal[Session], position: int, limit: int = 1000
+) -> list[tuple[str, str, int | None]]:
     unread = journal.since(position, limit)
     assert unread is not None
     return [
-        (one.kind, one.session_id, one.session.message_count if one.session else None)
+        (one.kind, one.key[-1], one.now.message_count if one.now else None)
         for one in unread.changes
     ]
 
 
 def test_a_session_is_created_updated_and_deleted() -> None:
-    journal = Journal()
+    journal = Journal[Session]()
     record(journal, {}, {"a": 1}, {"a": 2}, {})
     assert journal.position == 3
     assert told(journal, 2) == [("deleted", "a", None)]
@@ -53,34 +55,34 @@ def test_a_session_is_created_updated_and_deleted() -> None:
 
 
 def test_a_session_without_messages_does_not_exist() -> None:
-    journal = Journal()
+    journal = Journal[Session]()
     record(journal, {}, {"a": 0}, {"a": 1}, {"a": 0}, {})
     assert journal.position == 2
     assert told(journal, 1) == [("deleted", "a", None)]
 
 
 def test_what_is_as_before_is_no_change() -> None:
-    journal = Journal()
+    journal = Journal[Session]()
     record(journal, {}, {"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2})
     assert told(journal, 2) == [("updated", "b", 2)]
 
 
 def test_of_unread_changes_only_the_last_is_told() -> None:
-    journal = Journal()
+    journal = Journal[Session]()
     record(journal, {}, {"a": 1}, {"a": 2, "b": 1}, {"a": 3, "b": 1})
     assert told(journal, 0) == [("created", "b", 1), ("created", "a", 3)]
     assert told(journal, 1) == [("created", "b", 1), ("updated", "a", 3)]
 
 
 def test_what_came_and_went_unread_is_left_out_and_passed_by() -> None:
-    journal = Journal()
+    journal = Journal[Session]()
     record(journal, {}, {"a": 1}, {"a": 1, "b": 1}, {"a": 1})
     unread = journal.since(1)
     assert unread == ([], 3)
 
 
 def test_what_went_and_came_and_went_again_is_told_to_who_knew_it() -> None:
-    journal = Journal()
+    journal = Journal[Session]()
     record(journal, {}, {"a": 1}, {}, {"a": 1})
     assert told(journal, 1) == [("created", "a", 1)]
     record(journal, {"a": 1}, {})
@@ -89,18 +91,18 @@ def test_what_went_and_came_and_went_again_is_told_to_who_knew_it() -> None:
 
 
 def test_a_batch_ends_where_the_next_begins() -> None:
-    journal = Journal()
+    journal = Journal[Session]()
     record(journal, {}, {f"s{number}": 1 for number in range(10)})
     position, seen = 0, []
     while (unread := journal.since(position, 3)) and unread.changes:
         assert len(unread.changes) <= 3
         position = unread.position
-        seen += [change.session_id for change in unread.changes]
+        seen += [change.key[-1] for change in unread.changes]
     assert seen == [f"s{number}" for number in range(10)]
 
 
 def test_positions_that_fell_out_or_never_were_are_told_apart_from_no_change() -> None:
-    journal = Journal(capacity=3)
+    journal = Journal[Session](capacity=3)
     record(journal, {}, {f"s{number}": 1 for number in range(5)})
     assert journal.since(1) is None
     assert told(journal, 2) == [("created", f"s{number}", 1) for number in (2, 3, 4)]
@@ -109,13 +111,13 @@ def test_positions_that_fell_out_or_never_were_are_told_apart_from_no_change() -
 
 
 def test_one_session_changing_for_ever_pushes_nobody_out() -> None:
-    journal = Journal(capacity=2)
+    journal = Journal[Session](capacity=2)
     record(journal, {}, *({"a": 1, "b": count} for count in range(1, 1000)))
     assert told(journal, 2) == [("updated", "b", 999)]
 
 
 def test_listeners_are_called_after_the_change_until_they_leave() -> None:
-    journal = Journal()
+    journal = Journal[Session]()
     positions: list[int] = []
 
     def listener() -> None:
@@ -129,9 +131,9 @@ def test_listeners_are_called_after_the_change_until_they_leave() -> None:
     assert positions == [1, 2]
 
 
-def applied(state: Mapping[str, Session], change: Change) -> dict[str, Session]:
-    rest = {name: session for name, session in state.items() if name != change.session_id}
-    return rest if change.session is None else {**rest, change.session_id: change.session}
+def applied(state: Mapping[str, Session], change: Change[Session]) -> dict[str, Session]:
+    rest = {name: session for name, session in state.items() if name != change.key[-1]}
+    return rest if change.now is None else {**rest, change.key[-1]: change.now}
 
 
 @settings(max_examples=1000)
@@ -144,12 +146,12 @@ def applied(state: Mapping[str, Session], change: Change) -> dict[str, Session]:
 def test_whoever_applies_what_is_told_has_what_the_index_has(
     states: list[Counts], reads: list[int], capacity: int, limit: int
 ) -> None:
-    journal = Journal(capacity)
+    journal = Journal[Session](capacity)
     mirror: dict[str, Session] = {}
     position, before = 0, dict[str, Entry]()
     for number, state in enumerate(states):
         after = entries(state)
-        journal.record("claude", before, after)
+        journal.add(changes_between("claude", before, after))
         before = after
         if number not in reads and number != len(states) - 1:
             continue

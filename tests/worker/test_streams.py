@@ -12,9 +12,10 @@ import pytest
 import uvicorn
 
 from perry.sessions.index import SessionIndex
+from perry.sessions.journal import changes_between
 from perry.sessions.models import Session
 from perry.sessions.source import Entry
-from perry.worker.app import create_app
+from perry.worker.app import create_app, told
 from perry.worker.config import WorkerConfig
 from perry.worker.events import Streams
 from perry.worker.serve import listen
@@ -38,7 +39,7 @@ class Served:
         watcher = Watcher(self.index)
         watcher.ready.set()
         config = WorkerConfig("127.0.0.1", 0, TOKEN, "digest", home, {})
-        streams = Streams(self.index.journal, heartbeat=0.05, patience=0.3)
+        streams = Streams(self.index.journal, told, heartbeat=0.05, patience=0.3)
         app = create_app(config, self.index, watcher, streams)
         self.server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None))
 
@@ -46,7 +47,7 @@ class Served:
         count = len(self.shown) + 1
         session = Session(name, "claude", name, "/", "/f", count, prompt, 0)
         after = {**self.shown, name: Entry(session, "/f", name)}
-        self.index.journal.record("claude", self.shown, after)
+        self.index.journal.add(changes_between("claude", self.shown, after))
         self.shown = after
 
 
