@@ -19,6 +19,10 @@
     │   ├── WorkerUnreachable      nothing answers at its address, or too late
     │   ├── WorkerUntrusted        what answers doesn't know the workspace's token
     │   └── WorkerFailure          it answered with an error
+    ├── AgentError               the agent daemon
+    │   ├── AgentUnreachable       none answers at its address, or it is another user's
+    │   ├── AgentRunning           one runs there already
+    │   └── LedgerUnwritable       what changed can't be kept, as on a full disk
     └── SessionError
         ├── SessionNotFound
         └── SessionAmbiguous       a shortened id fits several (carries them)
@@ -131,6 +135,22 @@ class WorkerFailure(WorkerError):
     ) -> None:
         super().__init__(message, hint=hint, workspace=workspace)
         self.status = status
+
+
+class AgentError(PerryError):
+    """The agent daemon."""
+
+
+class AgentUnreachable(AgentError):
+    """No agent daemon answers at an address, or one that doesn't know this user's token."""
+
+
+class AgentRunning(AgentError):
+    """An agent daemon runs there already."""
+
+
+class LedgerUnwritable(AgentError):
+    """The agent daemon can't keep what changed."""
 
 
 class SessionError(PerryError):

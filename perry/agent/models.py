@@ -1,0 +1,44 @@
+"""What the agent daemon tells, beyond what workers and the manager do.
+
+A place is whatever has sessions: a workspace, or the host. Every answer that speaks of sessions
+says of each place how it was read and how old that is. This module must not know HTTP or Docker.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from perry.sessions.models import Session
+
+Via = Literal["host", "worker", "snapshot", "memory"]
+
+
+class PlacedSession(
+    Session, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False
+):
+    """A session, and the name of the place that it is in (`host`, or a workspace's)."""
+
+    workspace: str
+
+
+class Place(msgspec.Struct, frozen=True, rename="camel"):
+    """How one place's sessions are known.
+
+    `state` is Docker's word for a workspace, `running` for the host. `via` says how they were read:
+    in process (`host`), from the `worker`, from a `snapshot` through Docker's archive API, or from
+    the daemon's `memory` of what it read last. `as_of` is None while they are current, else when
+    they last were (ms since the epoch; 0: never). `error` says why they can't be asked now.
+    """
+
+    name: str
+    state: str
+    via: Via
+    as_of: int | None = None
+    error: str | None = None
+
+
+def placed(session: Session, workspace: str) -> PlacedSession:
+    """Put a session in its place."""
+    return PlacedSession(*msgspec.structs.astuple(session), workspace=workspace)
