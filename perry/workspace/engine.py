@@ -24,7 +24,14 @@ from docker.utils import parse_repository_tag
 
 from perry.errors import EngineFailure, EngineUnreachable
 from perry.workspace import archive
-from perry.workspace.objects import Container, Execution, Image, ListedContainer, Volume
+from perry.workspace.objects import (
+    Container,
+    EngineEvent,
+    Execution,
+    Image,
+    ListedContainer,
+    Volume,
+)
 
 TIMEOUT = 60
 """Seconds that one call to the engine may take without answering a byte."""
@@ -32,6 +39,9 @@ TIMEOUT = 60
 CONFLICT = 409
 """The engine's status where a name is taken, or something is in use."""
 
+
+EVENTS = ("start", "die", "pause", "unpause", "destroy", "rename", "exec_start", "exec_die")
+"""What happens to containers and is told of."""
 
 _NO_NAME = "<none>:<none>"
 """How engines before 24 call an image that has no name."""
@@ -87,6 +97,21 @@ class Engine:
         """Return the engine's own description (`ID`, `Architecture`, `ServerVersion`…)."""
         with _translated():
             return dict(self._api.info())
+
+    def events(self, since: float, until: float | None = None) -> Iterator[EngineEvent]:
+        """Yield what happens to containers from a moment on, for good or until another.
+
+        Both are in seconds since the epoch, by the engine's clock.
+        """
+        with _translated():
+            stream = self._api.events(
+                since=f"{since:.9f}",
+                until=until,
+                decode=True,
+                filters={"type": ["container"], "event": list(EVENTS)},
+            )
+            for found in stream:
+                yield EngineEvent.from_message(found)
 
     # Images
 

@@ -138,3 +138,42 @@ class Execution:
 
     exit_code: int
     output: str
+
+
+@dataclass(frozen=True)
+class EngineEvent:
+    """Something that happened to a container.
+
+    `action` is Docker's word (`start`, `die`, `exec_die`…), `command` what an `exec_start` started;
+    `labels` are the container's own and its image's; `at` is in seconds since the epoch.
+    """
+
+    action: str
+    command: str
+    container_id: str
+    labels: Mapping[str, str]
+    at: float
+
+    @classmethod
+    def from_message(cls, found: Mapping[str, Any]) -> Self:
+        """Read one message of the engine's stream of events."""
+        action, _, command = str(found.get("Action", "")).partition(": ")
+        actor = found.get("Actor") or {}
+        return cls(
+            action=action,
+            command=command,
+            container_id=str(actor.get("ID", "")),
+            labels=actor.get("Attributes") or {},
+            at=int(found.get("timeNano", 0)) / 1e9,
+        )
+
+    @property
+    def exec_id(self) -> str:
+        """The exec that an `exec_start` or `exec_die` is about."""
+        return self.labels.get("execID", "")
+
+    @property
+    def exit_code(self) -> int | None:
+        """How what died has ended."""
+        code = self.labels.get("exitCode", "")
+        return int(code) if code.isdigit() else None

@@ -1,0 +1,36 @@
+"""One place's sessions, brought into the mirror for as long as its events come.
+
+The same for the host, a workspace and a snapshot: whatever satisfies SessionClient. It must not
+know how the place is reached, or what to do when it is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perry.agent.mirror import Mirror
+    from perry.agent.models import Place
+    from perry.client.session_client import SessionClient
+
+
+def follow(
+    client: SessionClient, mirror: Mirror, place: Place, *, begun: Callable[[], None]
+) -> None:
+    """Mirror a place until its events end; `begun` is called once all its sessions are there.
+
+    The whole list is read after the stream is open: what changes in between comes twice, and
+    counts once. Raises what the client raises, and LedgerUnwritable.
+    """
+    with contextlib.closing(client.events()) as events:
+        for event in events:
+            if event.kind in {"ready", "reset"}:
+                mirror.replace(place, client.list_sessions(children=True))
+                begun()
+            elif event.session is not None:
+                mirror.put(place.name, event.session)
+            elif event.session_id is not None:
+                mirror.drop(place.name, event.agent_type or "", event.session_id)

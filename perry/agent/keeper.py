@@ -1,0 +1,219 @@
+"""Keeps one workspace: its worker alive, and its sessions in the mirror.
+
+A thread for each workspace goes round and round: look how the container is, reach its worker,
+revive it where it is dead, follow its events until they are lost, and again. Where no worker can be
+asked, a snapshot is read instead. What the engine tells of the container (`poke`) wakes it, so
+nothing is polled. It must not know how workers are started or reached.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from perry.agent.following import follow
+from perry.agent.models import Place
+from perry.client.local_client import LocalClient
+from perry.errors import (
+    PerryError,
+    WorkerCannotRun,
+    WorkerError,
+    WorkspaceNotFound,
+    WorkspaceNotRunning,
+)
+from perry.workspace import revivals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from perry.agent.mirror import Mirror
+    from perry.client.session_client import SessionClient
+    from perry.workspace.manager import WorkspaceManager
+    from perry.workspace.models import Workspace
+    from perry.workspace.snapshot import Snapshots
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 4
+"""Workers that are started at the same time: more would take longer, each of them."""
+
+FIRST_PAUSE = 0.5  # s after the first failure; twice as long after each further one
+LONGEST_PAUSE = 60.0  # s
+SNAPSHOT_AGE = 60.0  # s after which a place that is read by snapshot is looked at again
+STOP_PATIENCE = 10.0  # s that the end of the thread is waited for
+
+STARTED = "the container was started"
+FOUND_DEAD = "it was found dead"
+
+
+class Keeper:
+    """The keeper of the workspace of one name; `starting` lets few workers start at once.
+
+    `ended` is called when there is no such workspace any more.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        manager: WorkspaceManager,
+        mirror: Mirror,
+        snapshots: Snapshots,
+        starting: threading.Semaphore,
+        ended: Callable[[Keeper], None],
+    ) -> None:
+        self.name = name
+        self._manager = manager
+        self._mirror = mirror
+        self._snapshots = snapshots
+        self._starting = starting
+        self._ended = ended
+        self._poked = threading.Event()
+        self._stopped = threading.Event()
+        self._reason = FOUND_DEAD
+        self._failures = 0
+        self._lock = threading.Lock()
+        self._client: SessionClient | None = None
+        self._thread = threading.Thread(target=self._run, name=f"keeper-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it is in the middle of a wait, and dies with the process."""
+        self._stopped.set()
+        self._poked.set()
+
+    def poke(self, reason: str | None = None) -> None:
+        """Have it look again now; `reason` says what happened to the worker, if anything."""
+        if reason is not None:
+            self._reason, self._failures = reason, 0
+        self._poked.set()
+
+    def paused(self) -> None:
+        """Take in that the container was paused: its worker is there, and can't answer."""
+        self._remember("paused", "it is paused")
+
+    def resumed(self) -> None:
+        """Take in that the container goes on: the events go on too, unless they were given up."""
+        with self._lock:
+            is_following = self._client is not None
+        if is_following:
+            self._mirror.put_place(Place(self.name, "running", "worker"))
+        self.poke("the container was unpaused")
+
+    def client(self) -> SessionClient:
+        """Return what the place's sessions can be asked through now.
+
+        Raises WorkspaceNotRunning or WorkerError, the place's error, where there is nothing.
+        """
+        place = self._mirror.place(self.name)
+        with self._lock:
+            client = self._client
+        if client is not None and (place is None or place.state != "paused"):
+            return client
+        if place is not None and place.state != "running":
+            raise WorkspaceNotRunning(
+                f"The workspace '{self.name}' doesn't run ({place.state})",
+                hint=f"Start it: perry workspace start {self.name}",
+                workspace=self.name,
+            )
+        raise WorkerError(
+            (place.error if place else None) or f"The worker of '{self.name}' isn't reached yet",
+            hint="Try again in a moment.",
+            workspace=self.name,
+        )
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._poked.clear()
+            try:
+                pause = self._turn()
+            except WorkspaceNotFound:
+                self._mirror.forget(self.name)
+                break
+            except PerryError as error:
+                log.warning("%s: %s", self.name, error)
+                pause = self._failed(error)
+            except Exception as error:
+                # A keeper that has died would leave its workspace without a word.
+                log.exception("keeping %s failed", self.name)
+                pause = self._failed(PerryError(f"{type(error).__name__}: {error}"))
+            self._poked.wait(pause)
+        self._ended(self)
+
+    def _turn(self) -> float | None:
+        """Do what there is to do; returns the seconds until the next look, None for no time set."""
+        workspace = self._manager.get(self.name)
+        if workspace.state == "paused":
+            self.paused()
+            return SNAPSHOT_AGE
+        if not workspace.is_running:
+            self._reason = STARTED
+            return self._read_snapshot(workspace, None)
+        try:
+            client = self._reached(workspace)
+        except WorkerCannotRun as error:
+            pause = self._failed(error)
+            self._read_snapshot(workspace, error)
+            return pause
+        with client:
+            try:
+                live = Place(self.name, "running", "worker")
+                follow(client, self._mirror, live, begun=lambda: self._begin(client))
+            except WorkerError as error:
+                log.info("lost the worker of %s: %s", self.name, error.message)
+            finally:
+                with self._lock:
+                    self._client = None
+        return 0.0
+
+    def _begin(self, client: SessionClient) -> None:
+        self._failures = 0
+        with self._lock:
+            self._client = client
+
+    def _reached(self, workspace: Workspace) -> SessionClient:
+        """Reach the worker; one that is dead is revived, and why is kept."""
+        try:
+            return self._manager.reach(workspace)
+        except WorkerError:
+            reason, self._reason = self._reason, FOUND_DEAD
+        self._remember("running", f"its worker is started again: {reason}")
+        began = time.monotonic()
+        with self._starting:
+            client = self._manager.connect(workspace)
+        revival = revivals.record(workspace.container_id, reason, time.monotonic() - began)
+        log.info("started the worker of %s in %.2f s: %s", self.name, revival.seconds, reason)
+        return client
+
+    def _read_snapshot(self, workspace: Workspace, error: PerryError | None) -> float:
+        snapshot = self._snapshots.take(workspace)
+        client = LocalClient(snapshot.index, workspace=self.name)
+        taken = int(snapshot.taken_at * 1000)
+        words = None if error is None else error.message
+        place = Place(self.name, workspace.state, "snapshot", taken, words)
+        self._mirror.replace(place, client.list_sessions(children=True))
+        with self._lock:
+            self._client = client
+        return SNAPSHOT_AGE
+
+    def _remember(self, state: str, error: str) -> None:
+        """Say that what is shown is what was read last."""
+        before = self._mirror.place(self.name)
+        since = int(time.time() * 1000)
+        if before is None:
+            since = 0
+        elif before.as_of is not None:
+            since = before.as_of
+        self._mirror.put_place(Place(self.name, state, "memory", since, error))
+
+    def _failed(self, error: PerryError) -> float:
+        """Say so, and how long to wait: longer, the more often it has failed in a row."""
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
+        self._failures += 1
+        place = self._mirror.place(self.name)
+        self._remember("unknown" if place is None else place.state, error.message)
+        return pause
