@@ -73,11 +73,6 @@ class Ledger:
         """What changed, for streams."""
         return self._journal
 
-    @property
-    def run(self) -> str:
-        """Name the run of sequences that this file holds."""
-        return self._run
-
     def things(self) -> list[tuple[Key, Thing]]:
         """Give what was there when the file was opened."""
         return self._things
@@ -115,11 +110,11 @@ class Ledger:
         with self._transaction():
             self._trim()
         facts: dict[str, str] = dict(self._database.execute("SELECT name, value FROM fact"))
-        self._run = facts["run"]
         known = [*self._rows()]
         self._things = [(key, last.now) for key, last in known if last.now is not None]
         self._journal = Journal(
             CAPACITY,
+            run=facts["run"],
             keep=self._keep,
             known=known,
             position=int(facts["position"]),

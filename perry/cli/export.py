@@ -24,7 +24,7 @@ from perry.errors import UsageError
 
 if TYPE_CHECKING:
     from perry.cli.fleet import Found, Gathered
-    from perry.client.worker_client import WorkerClient
+    from perry.client.session_client import SessionClient
     from perry.sessions.models import Message, Session
 
 EPILOG = examples(
@@ -125,5 +125,5 @@ def _replace(path: Path, text: Iterable[str]) -> None:
         raise
 
 
-def _messages(client: WorkerClient, session: Session) -> Iterator[Message]:
+def _messages(client: SessionClient, session: Session) -> Iterator[Message]:
     return client.iterate_messages(session.id, agent=session.agent_type)

@@ -26,7 +26,7 @@ from perry.errors import (
 )
 
 if TYPE_CHECKING:
-    from perry.client.worker_client import WorkerClient
+    from perry.client.session_client import SessionClient
     from perry.sessions.models import Session
     from perry.workspace.models import Workspace
 
@@ -72,7 +72,7 @@ class Fleet:
     """
 
     workspaces: Sequence[Workspace]
-    connect: Callable[[Workspace], AbstractContextManager[WorkerClient]]
+    connect: Callable[[Workspace], AbstractContextManager[SessionClient]]
 
     def sessions(
         self, *, agent: str | None = None, children: bool = False, limit: int | None = None

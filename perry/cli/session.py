@@ -26,7 +26,7 @@ from perry.cli.text import counted, one_line, shortened
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from perry.client.worker_client import WorkerClient
+    from perry.client.session_client import SessionClient
     from perry.sessions.models import Message
 
 app = typer.Typer(
@@ -115,7 +115,7 @@ def show(
         render.conversation(_messages(client, found, limit), full=full)
 
 
-def _messages(client: WorkerClient, found: Found, limit: int | None) -> Iterable[Message]:
+def _messages(client: SessionClient, found: Found, limit: int | None) -> Iterable[Message]:
     session = found.session
     if limit is None:
         return client.iterate_messages(session.id, agent=session.agent_type)

@@ -1,4 +1,4 @@
-"""A worker's events without an end, over as many connections as that takes.
+"""The events of a workspace or the host without an end, over as many connections as that takes.
 
 Connections break and workers are replaced; what happened to the sessions meanwhile must not be
 lost. An event counts as taken in when the next one is asked for, and each new connection goes on
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from perry.client.events import Event
-    from perry.client.worker_client import WorkerClient
+    from perry.client.session_client import SessionClient
 
 PATIENCE = 60.0  # s that a lost worker is tried to be reached again
 PAUSE = 0.1  # s before that
@@ -36,7 +36,7 @@ class Follower:
 
     def __init__(
         self,
-        connect: Callable[[], AbstractContextManager[WorkerClient]],
+        connect: Callable[[], AbstractContextManager[SessionClient]],
         since: str | None = None,
         *,
         passing: tuple[type[PerryError], ...] = (WorkerError,),
@@ -46,12 +46,12 @@ class Follower:
         self._since = since
         self._passing = passing
         self._patience = patience
-        self._client: WorkerClient | None = None
+        self._client: SessionClient | None = None
         self._refused: PerryError | None = None
         self._refused_at: float | None = None
 
     @property
-    def client(self) -> WorkerClient:
+    def client(self) -> SessionClient:
         """The client that the last event came through, for further questions."""
         if self._client is None:
             raise RuntimeError("nothing was received yet")
@@ -134,7 +134,7 @@ class _Connection:
 
 
 def follow(
-    connect: Callable[[], AbstractContextManager[WorkerClient]], since: str | None = None
+    connect: Callable[[], AbstractContextManager[SessionClient]], since: str | None = None
 ) -> Iterator[Event]:
     """Yield a worker's events and reconnect where the connection is lost, as Follower does."""
     return iter(Follower(connect, since))

@@ -26,6 +26,7 @@ from perry.client.channel import (
     words_in,
 )
 from perry.client.events import Event, event_of, split
+from perry.client.session_client import messages_of, not_found
 from perry.errors import SessionNotFound, WorkerFailure
 from perry.protocol import DEFAULT_PAGE, HEARTBEAT, Health
 from perry.sessions.models import (
@@ -48,7 +49,6 @@ DELETE_TIMEOUT = 30.0  # s
 SEARCH_TIMEOUT = 120.0  # s: tens of gigabytes of logs, or the searches of others before this one
 LONGEST_ID = 1024  # characters; file names, which ids come from, are shorter
 SILENCE = HEARTBEAT + 5.0  # s after which a stream without a heartbeat counts as dead
-RESTARTS = 20  # of a page whose session grew while it was read
 
 
 class _Done(msgspec.Struct):
@@ -56,7 +56,7 @@ class _Done(msgspec.Struct):
 
 
 class WorkerClient:
-    """Asks one worker; a context manager that keeps its connection alive.
+    """Asks one worker; a SessionClient, and a context manager that keeps its connection alive.
 
     `base_url` is like `http://172.17.0.2:7392`; `token` None is for a worker that wants none;
     `workspace` is for error messages; `timeout` is how many seconds the worker may be silent;
@@ -185,28 +185,8 @@ class WorkerClient:
         page: int = DEFAULT_PAGE,
         start: int = 0,
     ) -> Iterator[Message]:
-        """Yield all messages of a session in time order, those written meanwhile included.
-
-        `start` leaves out so many of the oldest.
-        Raises SessionNotFound, and WorkerFailure where the session changes faster than it is read.
-        """
-        total = self.list_messages(session_id, limit=1, agent=agent).total
-        restarts = 0
-        while start < total:
-            count = min(page, total - start)
-            got = self.list_messages(
-                session_id, limit=count, offset=total - start - count, agent=agent
-            )
-            if got.total != total:
-                # The page is counted from another end than it was asked for: ask again.
-                total, restarts = got.total, restarts + 1
-                if restarts > RESTARTS:
-                    self._reject(f"session {session_id} changes faster than it can be read")
-                continue
-            if len(got.messages) != count:
-                self._reject(f"session {session_id} has fewer messages than it says")
-            yield from got.messages
-            start, restarts = start + count, 0
+        """Yield all messages of a session in time order, as `messages_of` does."""
+        return messages_of(self, session_id, agent=agent, page=page, start=start)
 
     def events(self, since: str | None = None) -> Generator[Event, None, None]:
         """Yield what changes, from the event with the id `since` on, or from now.
@@ -283,12 +263,7 @@ class WorkerClient:
             raise self._failure(words, answer.status) from error
 
     def _not_found(self, session_id: str) -> SessionNotFound:
-        shown = plain(session_id)
-        return SessionNotFound(
-            f"There is no session {shown!r} in {self.workspace}.",
-            hint=f"`perry session list --workspace {self.workspace}` lists its sessions.",
-            workspace=self.workspace,
-        )
+        return not_found(plain(session_id), self.workspace)
 
     def _fail(self, answer: Answer) -> NoReturn:
         words = words_in(answer)
@@ -297,9 +272,6 @@ class WorkerClient:
             f"The worker of {self.workspace} answered with HTTP status {answer.status}{said}.",
             answer.status,
         )
-
-    def _reject(self, what: str) -> NoReturn:
-        raise self._failure(f"The worker of {self.workspace} can't be followed: {what}.", OK)
 
     def _failure(self, message: str, status: int) -> WorkerFailure:
         return WorkerFailure(

@@ -9,6 +9,7 @@ or how readers are told.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
@@ -62,20 +63,22 @@ class Last(NamedTuple, Generic[Thing]):
 class Journal(Generic[Thing]):
     """The last changes of an index; every method may be called from any thread.
 
-    `keep` is given what is new before anybody is told of it. A journal that was kept goes on with
-    `known`, in the order of their sequences, `position` and `forgotten` (up to which changes are
-    missing).
+    `run` tells its sequences from those of any other journal; `keep` is given what is new before
+    anybody is told of it. A journal that was kept goes on with its run, with `known` in the order
+    of the sequences, `position` and `forgotten` (up to which changes are missing).
     """
 
     def __init__(
         self,
         capacity: int = CAPACITY,
         *,
+        run: str | None = None,
         keep: Callable[[Sequence[tuple[Key, Last[Thing]]]], None] = lambda _: None,
         known: Iterable[tuple[Key, Last[Thing]]] = (),
         position: int = 0,
         forgotten: int = 0,
     ) -> None:
+        self.run = run or secrets.token_hex(8)
         self._capacity = capacity
         self._keep = keep
         self._writing = threading.Lock()

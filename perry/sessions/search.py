@@ -24,6 +24,9 @@ DEFAULT_HITS = 100
 MOST_HITS = 1000
 """Hits in a page where the caller names no limit, and at most."""
 
+LONGEST_QUERY = 1000
+"""Characters of a question."""
+
 PAGE = 100
 """Messages that are read of a session at a time."""
 

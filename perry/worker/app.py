@@ -19,7 +19,7 @@ import perry
 from perry.errors import SessionError, SessionNotFound
 from perry.protocol import DEFAULT_PAGE, Health, proof
 from perry.sessions.models import Session, SessionAnswer, SessionList
-from perry.sessions.search import DEFAULT_HITS, words_in
+from perry.sessions.search import DEFAULT_HITS, LONGEST_QUERY, words_in
 from perry.worker.answers import (
     asked_agent,
     flag,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from perry.worker.watcher import Watcher
 
 LONGEST_NONCE = 256  # characters
-LONGEST_QUERY = 1000  # characters
 
 
 def create_app(

@@ -1,11 +1,9 @@
 """Event streams: what changes in a journal, sent to whoever listens.
 
-A stream is a loop of one coroutine: read the journal from its position, send, and when there is
-nothing more, sleep until the journal wakes it or a heartbeat is due. It keeps nothing but the
-position, so a subscriber that reads slowly costs nothing; one that doesn't read at all is dropped.
-An id is the journal's run and the sequence in it: what a worker gave before its restart fits no
-more, and the stream says `reset`. This module must not know how changes are noticed or what a
-session is.
+A stream is a loop of one coroutine: send what its subscription has to tell, and when there is
+nothing more, sleep until the index wakes it or a heartbeat is due. A subscriber that reads slowly
+costs nothing; one that doesn't read at all is dropped. This module must not know how changes are
+noticed or what a session is.
 """
 
 from __future__ import annotations
@@ -13,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 from starlette.responses import Response
 
 from perry.protocol import HEARTBEAT
+from perry.sessions.subscription import Subscription
 from perry.worker.encoding import encode
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ Thing = TypeVar("Thing")
 
 PATIENCE = 30.0  # s that a subscriber may leave what it was sent unread
 FAREWELL = 0.05  # s for the end of a stream, which a subscriber that reads gets at once
-BATCH = 64  # changes read from the journal at a time
 CHUNK = 32 * 1024  # bytes from which on a chunk takes no more events
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -46,9 +43,8 @@ COMMENT = b":\n\n"
 class Streams(Generic[Thing]):
     """All event streams of one journal; used on the event loop only.
 
-    `tell` gives what is told of a change, in the shape that it has as JSON; `run` names the
-    journal, so that positions in another one aren't taken for its own; `heartbeat` and `patience`
-    are in seconds.
+    `tell` gives what is told of a change, in the shape that it has as JSON; `heartbeat` and
+    `patience` are in seconds.
     """
 
     def __init__(
@@ -56,7 +52,6 @@ class Streams(Generic[Thing]):
         journal: Journal[Thing],
         tell: Callable[[Change[Thing]], object],
         *,
-        run: str | None = None,
         heartbeat: float = HEARTBEAT,
         patience: float = PATIENCE,
     ) -> None:
@@ -64,14 +59,12 @@ class Streams(Generic[Thing]):
         self._tell = tell
         self._heartbeat = heartbeat
         self._patience = patience
-        self._run = run or secrets.token_hex(8)
         self._open: set[anyio.CancelScope] = set()
         self._closed = False
 
     def subscribe(self, since: str | None) -> Response:
         """Make the answer that goes on after the event of that id; without one, it starts now."""
-        position = self._journal.position if since is None else self._position(since)
-        events = _Events(self._journal, self._tell, self._run, position, self._heartbeat)
+        events = _Events(self._journal, self._tell, since, self._heartbeat)
         return EventStream(self, events, self._patience)
 
     def close(self) -> None:
@@ -91,12 +84,6 @@ class Streams(Generic[Thing]):
                 yield scope
             finally:
                 self._open.discard(scope)
-
-    def _position(self, event_id: str) -> int | None:
-        """Read an id; None for one that this journal didn't give."""
-        run, _, sequence = event_id.partition("-")
-        known = run == self._run and sequence.isascii() and sequence.isdigit()
-        return int(sequence) if known and len(sequence) <= len(str(2**63)) else None
 
 
 class EventStream(Response, Generic[Thing]):
@@ -154,22 +141,19 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class _Events(Generic[Thing]):
-    """What one subscriber is sent next; None as position stands for an id of another run."""
+    """What one subscriber is sent next."""
 
     def __init__(
         self,
         journal: Journal[Thing],
         tell: Callable[[Change[Thing]], object],
-        run: str,
-        position: int | None,
+        since: str | None,
         heartbeat: float,
     ) -> None:
         self._journal = journal
         self._tell = tell
-        self._run = run
-        self._position = position
+        self._subscription = Subscription(journal, since)
         self._heartbeat = heartbeat
-        self._greeted = False
         self._woken = asyncio.Event()
 
     @contextlib.contextmanager
@@ -203,24 +187,11 @@ class _Events(Generic[Thing]):
                 return COMMENT
 
     def _unread(self) -> bytes:
-        position = self._position
-        unread = None if position is None else self._journal.since(position, BATCH)
-        if position is None or unread is None:
-            self._greeted = True
-            self._position = self._journal.position
-            return self._event("reset", self._position, {})
-        if not self._greeted:
-            self._greeted = True
-            return self._event("ready", position, {})
         chunk = bytearray()
-        for change in unread.changes:
-            chunk += self._event(change.kind, change.sequence, self._tell(change))
-            self._position = change.sequence
+        for told in self._subscription.unread():
+            data = {} if told.change is None else self._tell(told.change)
+            chunk += f"id: {told.id}\nevent: {told.kind}\ndata: ".encode()
+            chunk += encode(data) + b"\n\n"
             if len(chunk) >= CHUNK:
-                return bytes(chunk)
-        self._position = unread.position
+                break
         return bytes(chunk)
-
-    def _event(self, kind: str, sequence: int, data: object) -> bytes:
-        head = f"id: {self._run}-{sequence}\nevent: {kind}\ndata: ".encode()
-        return head + encode(data) + b"\n\n"

@@ -59,7 +59,7 @@ def test_what_was_told_has_the_same_place_after_a_restart(tmp_path: Path) -> Non
 
     second = Ledger(tmp_path / "ledger")
     again = Mirror(second)
-    assert second.run == first.run
+    assert second.journal.run == first.journal.run
     assert told(second, position) == [("updated", "a"), ("deleted", "b")]
     assert listed(again) == {("demo", "a"): 5, ("demo", "c"): 1}
     assert again.place("demo") == Place("demo", "running", "memory", 0)
@@ -79,7 +79,7 @@ ledger = Ledger(Path(sys.argv[1]))
 mirror = Mirror(ledger)
 for number in range(50):
     mirror.put("demo", Session(f"s{number}", "claude", "t", "/", "/f", 1, None, number))
-print(ledger.run, ledger.journal.position, flush=True)
+print(ledger.journal.run, ledger.journal.position, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run(
@@ -90,7 +90,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     )
     run, position = killed.stdout.split()
     ledger = Ledger(tmp_path / "ledger")
-    assert (ledger.run, ledger.journal.position) == (run, int(position))
+    assert (ledger.journal.run, ledger.journal.position) == (run, int(position))
     assert len(listed(Mirror(ledger))) == 50
 
 

@@ -66,32 +66,6 @@ def connect(port: int, **more: Any) -> WorkerClient:
     return WorkerClient(f"http://127.0.0.1:{port}", TOKEN, workspace="ws", **more)
 
 
-def test_events_are_typed_and_leave_the_client_free_for_questions(tmp_path: Path) -> None:
-    home = ClaudeHome(tmp_path)
-    with WorkerProcess(tmp_path) as worker, connect(worker.port) as client:
-        events = client.events()
-        ready = next(events)
-        assert (ready.kind, ready.session) == ("ready", None)
-        path = home.session("one", session_id="mine")
-        created = next(events)
-        assert created.kind == "created"
-        assert created.session == client.get_session("mine")
-        assert (created.session_id, created.agent_type) == ("mine", "claude")
-        home.append(path, "two")
-        updated = next(events)
-        assert updated.session is not None
-        assert (updated.kind, updated.session.message_count) == ("updated", 2)
-        client.delete_session("mine")
-        deleted = next(events)
-        assert (deleted.kind, deleted.session) == ("deleted", None)
-        assert (deleted.session_id, deleted.agent_type) == ("mine", "claude")
-        events.close()
-        resumed = client.events(created.id)
-        assert next(resumed) == Event(created.id, "ready")
-        assert next(resumed) == deleted
-        assert next(client.events("another-1")).kind == "reset"
-
-
 def test_a_worker_that_ends_ends_its_events(tmp_path: Path) -> None:
     with WorkerProcess(tmp_path) as worker, connect(worker.port) as client:
         events = client.events()

@@ -9,28 +9,10 @@ import pytest
 
 from perry.client.worker_client import WorkerClient
 from perry.errors import WorkerFailure
-from perry.sessions.models import SearchPage
 from tests.client.answering import Answering, http
-from tests.worker.running import ClaudeHome, WorkerProcess
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-
-def test_a_search_finds_hits_and_their_sessions(tmp_path: Path) -> None:
-    home = ClaudeHome(tmp_path)
-    home.session("Grüße & needle=?", "hay", session_id="one")
-    with WorkerProcess(tmp_path) as worker:
-        url = f"http://127.0.0.1:{worker.port}"
-        with WorkerClient(url, worker.token, workspace="demo") as client:
-            page = client.search("grüße & needle=?")
-            assert client.search("hay", agent="pi") == SearchPage((), ())
-            assert client.search("hay", since=2**52) == SearchPage((), ())
-            assert client.search("hay", limit=0) == SearchPage((), ())
-    assert [session.id for session in page.sessions] == ["one"]
-    (hit,) = page.hits
-    marked = [hit.snippet[start:stop] for start, stop in hit.marks]
-    assert marked == ["Grüße", "&", "needle=?"]
+    pass
 
 
 def test_only_what_was_given_is_asked_for() -> None:

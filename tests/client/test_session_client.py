@@ -1,0 +1,311 @@
+"""Whoever answers for a place's sessions, a worker over HTTP or an index in this process: the same.
+
+Every claim here is made of both, over real files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from perry.client.events import Event
+from perry.client.follow import Follower
+from perry.client.local_client import LocalClient
+from perry.client.session_client import SessionClient
+from perry.client.worker_client import WorkerClient
+from perry.errors import SessionNotFound, WorkerError, WorkerFailure
+from perry.sessions.index import SessionIndex
+from perry.sessions.models import SearchPage
+from perry.worker.watcher import Watcher
+from tests.sessions.test_opencode import SCHEMA, Database, text
+from tests.worker.running import ClaudeHome, WorkerProcess, eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Connect = Callable[[], SessionClient]
+Serve = Callable[["Path"], AbstractContextManager[Connect]]
+
+KEPT = (
+    "CREATE TRIGGER kept BEFORE DELETE ON session BEGIN SELECT RAISE(ABORT, 'this is kept'); END;"
+)
+
+PROMPTS = tuple(f"prompt {number}" for number in range(25))
+
+
+@contextlib.contextmanager
+def by_worker(home: Path) -> Iterator[Connect]:
+    with WorkerProcess(home) as worker:
+        url = f"http://127.0.0.1:{worker.port}"
+        yield lambda: WorkerClient(url, worker.token, workspace="ws")
+
+
+@contextlib.contextmanager
+def in_process(home: Path) -> Iterator[Connect]:
+    index = SessionIndex.of_home(home, {})
+    watcher = Watcher(index)
+    watcher.start()
+    eventually(watcher.ready.is_set, "the first scan is whole")
+    try:
+        yield lambda: LocalClient(index, workspace="ws")
+    finally:
+        watcher.stop()
+
+
+@pytest.fixture(params=[by_worker, in_process], scope="module")
+def serve(request: pytest.FixtureRequest) -> Serve:
+    made: Serve = request.param
+    return made
+
+
+@pytest.fixture(scope="module")
+def connect(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
+    """A place with two sessions that no test changes."""
+    home = ClaudeHome(tmp_path_factory.mktemp("home"))
+    home.session(*PROMPTS, session_id="long")
+    home.session("Grüße & needle=?", session_id="%2e")
+    with serve(home.home) as made:
+        yield made
+
+
+@pytest.fixture
+def client(connect: Connect) -> Iterator[SessionClient]:
+    with connect() as made:
+        yield made
+
+
+def test_a_client_names_its_place(client: SessionClient) -> None:
+    assert client.workspace == "ws"
+
+
+def test_sessions_are_listed(client: SessionClient) -> None:
+    assert {each.id for each in client.list_sessions()} == {"long", "%2e"}
+    assert len(client.list_sessions(limit=1)) == 1
+    assert client.list_sessions(limit=1) + client.list_sessions(offset=1) == client.list_sessions()
+    assert client.list_sessions(offset=2) == client.list_sessions(limit=0) == ()
+    assert client.list_sessions(agent="opencode") == ()
+    assert len(client.list_sessions(agent="claude", children=True)) == 2
+
+
+def test_a_session_is_the_one_that_is_listed(client: SessionClient) -> None:
+    session = client.get_session("long", agent="claude")
+    assert (session.agent_type, session.message_count) == ("claude", 25)
+    assert session in client.list_sessions()
+    assert client.get_session("%2e").first_prompt == "Grüße & needle=?"
+
+
+def test_an_agent_of_no_letters_is_any(client: SessionClient) -> None:
+    assert len(client.list_sessions(agent="")) == 2
+    assert client.get_session("long", agent="").id == "long"
+    assert client.list_messages("long", agent="").total == 25
+    assert len(client.search("prompt", agent="").hits) == 25
+
+
+def test_messages_come_in_pages(client: SessionClient) -> None:
+    page = client.list_messages("long", limit=3, offset=1)
+    assert (page.id, page.total) == ("long", 25)
+    assert [each.content for each in page.messages] == list(PROMPTS[21:24])
+    assert client.list_messages("long", limit=0).messages == ()
+    assert client.list_messages("long", offset=25).messages == ()
+
+
+@pytest.mark.parametrize("page", [1, 2, 7, 24, 25, 26, 100])
+def test_all_messages_come_in_order_whatever_the_page(client: SessionClient, page: int) -> None:
+    assert [each.content for each in client.iterate_messages("long", page=page)] == list(PROMPTS)
+    late = [each.content for each in client.iterate_messages("long", page=page, start=20)]
+    assert late == list(PROMPTS[20:])
+
+
+def test_words_are_found(client: SessionClient) -> None:
+    page = client.search("grüße NEEDLE=?")
+    assert [session.id for session in page.sessions] == ["%2e"]
+    (hit,) = (hit for hit in page.hits if hit.type == "user")
+    assert [hit.snippet[start:stop] for start, stop in hit.marks] == ["Grüße", "needle=?"]
+    assert client.search("needle", agent="pi") == SearchPage((), ())
+    assert client.search("needle", since=2**52) == SearchPage((), ())
+    assert client.search("needle", limit=0) == SearchPage((), ())
+    assert client.search(" ") == SearchPage((), ())
+    whole = client.search("prompt").hits
+    assert client.search("prompt", limit=5).hits + client.search("prompt", offset=5).hits == whole
+
+
+def test_a_search_gives_1000_hits_at_most(serve: Serve, tmp_path: Path) -> None:
+    ClaudeHome(tmp_path).session(*["needle"] * 1100, session_id="many")
+    with serve(tmp_path) as connect, connect() as client:
+        assert len(client.search("needle", limit=5000).hits) == 1000
+
+
+@pytest.mark.parametrize(
+    "session_id",
+    ["", ".", "..", "../health", "a/b", "gone", "%2e%2e", "a?b", "\x00", "\udcff", "x" * 9999],
+)
+def test_an_id_of_no_session_is_not_found(client: SessionClient, session_id: str) -> None:
+    for ask in (client.get_session, client.list_messages, client.delete_session):
+        with pytest.raises(SessionNotFound) as caught:
+            ask(session_id)
+        assert caught.value.workspace == "ws"
+        assert len(caught.value.message) < 300
+        assert "perry session list --workspace ws" in caught.value.hint
+    with pytest.raises(SessionNotFound):
+        list(client.iterate_messages(session_id))
+
+
+def test_an_id_of_another_coding_agent_is_not_found(client: SessionClient) -> None:
+    with pytest.raises(SessionNotFound):
+        client.get_session("long", agent="pi")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.list_sessions(limit=-1),
+        lambda client: client.list_sessions(offset=-1),
+        lambda client: client.list_messages("long", limit=-1),
+        lambda client: client.list_messages("long", offset=-1),
+        lambda client: client.search("prompt", since=-1),
+        lambda client: client.search("x" * 1001),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    client: SessionClient, ask: Callable[[SessionClient], object]
+) -> None:
+    with pytest.raises(WorkerFailure, match="ws") as caught:
+        ask(client)
+    assert caught.value.status == 400
+    assert caught.value.workspace == "ws"
+
+
+def test_what_is_written_while_it_is_read_comes_too(serve: Serve, tmp_path: Path) -> None:
+    home = ClaudeHome(tmp_path)
+    path = home.session(*PROMPTS, session_id="mine")
+    with serve(tmp_path) as connect, connect() as client:
+        got = []
+        for message in client.iterate_messages("mine", page=4):
+            got.append(message.content)
+            if len(got) in {3, 11, 12, 20}:
+                home.append(path, f"late {len(got)}")
+                client.refresh()
+    assert got == [*PROMPTS, "late 3", "late 11", "late 12", "late 20"]
+
+
+def test_a_deleted_session_is_gone_with_its_files(serve: Serve, tmp_path: Path) -> None:
+    path = ClaudeHome(tmp_path).session("one", session_id="mine")
+    with serve(tmp_path) as connect, connect() as client:
+        client.delete_session("mine")
+        assert not path.exists()
+        assert client.list_sessions() == ()
+        with pytest.raises(SessionNotFound):
+            client.delete_session("mine")
+
+
+def test_what_cannot_be_deleted_is_an_error_that_says_why(serve: Serve, tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    database.run(schema=SCHEMA + KEPT)
+    database.session("ses_1")
+    database.say("ses_1", "user", text("hi"))
+    with serve(tmp_path) as connect, connect() as client:
+        with pytest.raises(WorkerFailure, match="this is kept") as caught:
+            client.delete_session("ses_1")
+        assert (caught.value.status, caught.value.workspace) == (503, "ws")
+        assert caught.value.hint
+        assert client.get_session("ses_1").message_count == 1
+
+
+def test_refresh_is_over_when_it_returns(serve: Serve, tmp_path: Path) -> None:
+    with serve(tmp_path) as connect, connect() as client:
+        ClaudeHome(tmp_path).session("one", session_id="mine")
+        client.refresh()
+        assert [each.id for each in client.list_sessions()] == ["mine"]
+
+
+def test_threads_can_share_a_client(client: SessionClient) -> None:
+    got: list[int] = []
+
+    def read() -> None:
+        got.extend(len(list(client.iterate_messages("long", page=5))) for _ in range(5))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert got == [25] * 20
+
+
+def test_events_tell_what_changes_and_leave_the_client_free_for_questions(
+    serve: Serve, tmp_path: Path
+) -> None:
+    home = ClaudeHome(tmp_path)
+    with serve(tmp_path) as connect, connect() as client:
+        events = client.events()
+        ready = next(events)
+        assert (ready.kind, ready.session) == ("ready", None)
+        path = home.session("one", session_id="mine")
+        created = next(events)
+        assert created.kind == "created"
+        assert created.session == client.get_session("mine")
+        assert (created.session_id, created.agent_type) == ("mine", "claude")
+        home.append(path, "two")
+        updated = next(events)
+        assert updated.session is not None
+        assert (updated.kind, updated.session.message_count) == ("updated", 2)
+        client.delete_session("mine")
+        deleted = next(events)
+        assert (deleted.kind, deleted.session) == ("deleted", None)
+        assert (deleted.session_id, deleted.agent_type) == ("mine", "claude")
+        events.close()
+
+
+def test_events_go_on_after_an_id_over_another_client(serve: Serve, tmp_path: Path) -> None:
+    home = ClaudeHome(tmp_path)
+    with serve(tmp_path) as connect:
+        with connect() as client, contextlib.closing(client.events()) as events:
+            ready = next(events)
+        home.session("one", session_id="mine")
+        with connect() as client:
+            client.refresh()
+            with contextlib.closing(client.events(ready.id)) as resumed:
+                assert next(resumed) == Event(ready.id, "ready")
+                assert (created := next(resumed)).kind == "created"
+            with contextlib.closing(client.events("another-1")) as strange:
+                assert next(strange) == Event(created.id, "reset")
+
+
+def test_events_wait_until_something_happens(serve: Serve, tmp_path: Path) -> None:
+    home = ClaudeHome(tmp_path)
+    got: list[tuple[Event, float]] = []
+    with serve(tmp_path) as connect, connect() as client:
+        events = client.events()
+
+        def read() -> None:
+            with contextlib.suppress(WorkerError):  # the worker has ended with the test
+                got.extend((event, time.monotonic()) for event in events)
+
+        threading.Thread(target=read, daemon=True).start()
+        eventually(lambda: len(got) == 1, "the stream is open")
+        time.sleep(0.3)
+        assert [event.kind for event, _ in got] == ["ready"]
+        written = time.monotonic()
+        home.session("one", session_id="mine")
+        eventually(lambda: len(got) > 1, "the change is told")
+        assert got[1][1] - written < 2
+
+
+def test_a_follower_follows(serve: Serve, tmp_path: Path) -> None:
+    home = ClaudeHome(tmp_path)
+    with serve(tmp_path) as connect:
+        follower = Follower(connect)
+        told = iter(follower)
+        assert next(told).kind == "ready"
+        home.session("one", session_id="mine")
+        created = next(told)
+        assert follower.client.get_session("mine") == created.session
+        follower.again(WorkerFailure("not taken in", status=503))
+        assert [next(told).kind for _ in range(2)] == ["ready", "created"]
+        told.close()  # type: ignore[attr-defined]  # it is a generator
