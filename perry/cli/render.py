@@ -33,7 +33,7 @@ from perry.errors import PerryError, UsageError
 
 if TYPE_CHECKING:
     from perry.sessions.models import Message, Session
-    from perry.workspace.models import Installed, Ready, Removed
+    from perry.workspace.models import Installed, Ready, Removed, Worker
 
 
 def line(text: str = "", *, stream: TextIO | None = None) -> None:
@@ -110,8 +110,12 @@ def ready(result: Ready) -> None:
         without_worker(result)
         return
     found = counted(result.worker.session_count, "session")
-    line(f"workspace {styled(name, BOLD)} is ready: worker at {result.worker.address}, {found}")
+    line(f"workspace {styled(name, BOLD)} is ready: worker {_place(result.worker)}, {found}")
     without_worker(result)
+
+
+def _place(worker: Worker) -> str:
+    return "reached through docker exec" if worker.rung == "exec" else f"at {worker.address}"
 
 
 def without_worker(result: Ready) -> None:
@@ -130,6 +134,12 @@ def next_steps(name: str) -> None:
     line(f"  {shell:<{len(sessions)}}  a shell in it")
     line(f"  {sessions}  its coding agents' sessions")
 
+
+RUNGS = {
+    "address": "address (the container's own)",
+    "published": "published (a port of this machine)",
+    "exec": "exec (a stream through Docker)",
+}
 
 HEALTH = {"healthy": GREEN, "none": YELLOW, "unreachable": RED, "stopped": DIM}
 
@@ -183,6 +193,7 @@ def workspace(view: Mapping[str, Any]) -> None:
         "worker": f"{worker['address']}, version {worker['version']}, {worker['digest'][:12]}"
         if worker
         else view["health"],
+        "reached via": RUNGS[worker["via"]] if worker else "",
         "sessions": str(worker["sessionCount"]) if worker else "",
         "problem": view["problem"] or "",
     }

@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import ssl
-import struct
 import sys
 import termios
 import tty
@@ -23,11 +22,8 @@ from collections.abc import Callable, Iterator
 from typing import IO, Protocol
 
 from perry.errors import PerryError
+from perry.workspace.frames import STDERR, Frames
 
-HEADER = struct.Struct(">BxxxL")
-"""Of a frame: the stream, three empty bytes, the length (Docker Engine API, container attach)."""
-
-STDERR = 2
 CHUNK = 65536
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -39,29 +35,15 @@ class Running(Protocol):
     def socket(self) -> socket.socket:
         """The connected stream of its input and output."""
 
+    @property
+    def early(self) -> bytes:
+        """What came before there was anything to read from it."""
+
     def resize(self, rows: int, columns: int, /) -> None:
         """Tell its terminal the new size."""
 
     def exit_code(self) -> int:
         """Tell how it ended."""
-
-
-class Frames:
-    """Takes Docker's framed stream apart, wherever the network happens to cut it."""
-
-    def __init__(self) -> None:
-        self._pending = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield the number of the stream (1 output, 2 errors) and the bytes of each whole frame."""
-        self._pending += data
-        while len(self._pending) >= HEADER.size:
-            stream, length = HEADER.unpack_from(self._pending)
-            end = HEADER.size + length
-            if len(self._pending) < end:
-                return
-            yield stream, bytes(self._pending[HEADER.size : end])
-            del self._pending[:end]
 
 
 def join(command: Running, *, tty_wanted: bool, stdin: int | None) -> int:
@@ -97,6 +79,8 @@ class _Joint:
 
     def run(self) -> int:
         self._socket.setblocking(False)
+        if self._command.early:
+            self._deliver(self._command.early)
         while self._turn():
             pass
         return self._command.exit_code()

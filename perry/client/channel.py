@@ -20,6 +20,7 @@ import msgspec
 import tenacity
 from tenacity.stop import stop_base
 
+from perry.client.transport import TransportFactory, over_tcp
 from perry.errors import WorkerError, WorkerFailure, WorkerUnreachable, WorkerUntrusted
 from perry.protocol import Health, is_proof
 
@@ -68,7 +69,8 @@ class _Unready(Exception):
 class Channel:
     """Sends requests to one worker; safe to use from several threads, one request at a time.
 
-    `timeout` is how many seconds the worker may be silent.
+    `timeout` is how many seconds the worker may be silent, `connect_timeout` how many a connection
+    may take. The proof counts for a connection, so `transport` makes one that keeps one at a time.
     """
 
     def __init__(
@@ -77,27 +79,23 @@ class Channel:
         token: str | None,
         *,
         workspace: str,
-        transport: httpx.BaseTransport | None,
+        transport: TransportFactory = over_tcp,
         timeout: float,
+        connect_timeout: float = CONNECT_TIMEOUT,
         largest_answer: int = LARGEST_ANSWER,
     ) -> None:
         self._workspace = workspace
         self._address = base_url
         self._token = token
         self._timeout = timeout
+        self._connect_timeout = connect_timeout
         self._largest = largest_answer
         self._proved = False
         self._lock = threading.RLock()
         with self._errors():
             self._http = httpx.Client(
                 base_url=base_url,
-                # The proof counts for a connection, so there is one. No proxy ever sees a worker.
-                transport=transport
-                or httpx.HTTPTransport(
-                    trust_env=False,
-                    verify=False,  # plain HTTP: reading the system's certificates takes 50 ms
-                    limits=httpx.Limits(max_connections=1, keepalive_expiry=30),
-                ),
+                transport=transport(),
                 trust_env=False,
                 follow_redirects=False,
                 headers={"Accept-Encoding": "identity", "User-Agent": "perry"},
@@ -157,13 +155,14 @@ class Channel:
                 lambda token: self._send("GET", path, params, self._timeout, token=token)
             )
 
-    def prove(self) -> None:
+    def prove(self) -> Answer:
         """Let the worker prove that it has the token, over the connection that is kept.
 
+        Returns the health that it said with it.
         Raises WorkerUntrusted where it doesn't, WorkerUnreachable where it doesn't answer.
         """
         with self._errors(), self._lock:
-            self._prove()
+            return self._prove()
 
     def _attempt(
         self, method: str, path: str, params: Mapping[str, str] | None, timeout: float
@@ -200,12 +199,10 @@ class Channel:
             workspace=self._workspace,
         )
 
-    def _prove(self) -> None:
-        if self._token is None:
-            return
+    def _prove(self) -> Answer:
         nonce = secrets.token_hex(16)
         answer = self._send("GET", "/health", {"challenge": nonce}, self._timeout, token=None)
-        if not is_proof(self._token, nonce, _proof_in(answer)):
+        if self._token is not None and not is_proof(self._token, nonce, _proof_in(answer)):
             raise WorkerUntrusted(
                 f"What answers at {self._address} can't prove that it is the worker"
                 f" of {self._workspace}; the token was not sent.",
@@ -213,6 +210,7 @@ class Channel:
                 workspace=self._workspace,
             )
         self._proved = True
+        return answer
 
     def _send(
         self,
@@ -251,7 +249,7 @@ class Channel:
             path,
             params=params,
             headers={} if token is None else {"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+            timeout=httpx.Timeout(timeout, connect=min(timeout, self._connect_timeout)),
             extensions={"trace": trace},
         )
         try:

@@ -12,10 +12,10 @@ import functools
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from perry.client.channel import (
+    CONNECT_TIMEOUT,
     LARGEST_ANSWER,
     NOT_FOUND,
     OK,
@@ -27,6 +27,7 @@ from perry.client.channel import (
 )
 from perry.client.events import Event, event_of, split
 from perry.client.session_client import messages_of, not_found
+from perry.client.transport import TransportFactory, over_tcp
 from perry.errors import SessionNotFound, WorkerFailure
 from perry.protocol import DEFAULT_PAGE, HEARTBEAT, Health
 from perry.sessions.models import (
@@ -60,9 +61,10 @@ class WorkerClient:
 
     `base_url` is like `http://172.17.0.2:7392`; `token` None is for a worker that wants none;
     `workspace` is for error messages; `timeout` is how many seconds the worker may be silent;
-    `largest_answer` is in bytes. `transport` is another way to it than TCP; one that doesn't hand
-    on httpcore's trace events has to end at the same worker for all its life, since the client
-    can't see its connections change. Event streams go through it beside the other questions.
+    `connect_timeout` how many a connection may take; `largest_answer` is in bytes. `transport`
+    makes another way to it than TCP, of one connection at a time: it is called once for all
+    questions and once for each event stream. One that doesn't hand on httpcore's trace events has
+    to end at the same worker for all its life, since the client can't see its connections change.
     Every method may raise WorkerUnreachable, WorkerUntrusted or WorkerFailure.
     """
 
@@ -72,22 +74,24 @@ class WorkerClient:
         token: str | None = None,
         *,
         workspace: str,
-        transport: httpx.BaseTransport | None = None,
+        transport: TransportFactory = over_tcp,
         timeout: float = 10.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
         largest_answer: int = LARGEST_ANSWER,
     ) -> None:
         self.workspace = workspace
-        self._transport = transport
         self._largest_answer = largest_answer
         self._open_channel = functools.partial(
             Channel,
             base_url,
             token,
             workspace=workspace,
+            transport=transport,
             timeout=timeout,
+            connect_timeout=connect_timeout,
             largest_answer=largest_answer,
         )
-        self._channel = self._open_channel(transport=transport)
+        self._channel = self._open_channel()
 
     def __enter__(self) -> Self:
         return self
@@ -104,12 +108,13 @@ class WorkerClient:
         """Close the connection."""
         self._channel.close()
 
-    def authenticate(self) -> None:
+    def authenticate(self) -> Health:
         """Let the worker prove that it has the token; done by itself before the first use of it.
 
-        Asks once, without retrying. Raises WorkerUntrusted where the proof is wrong or missing.
+        Asks once, without retrying, and returns how the worker is: the word of who proved himself.
+        Raises WorkerUntrusted where the proof is wrong or missing.
         """
-        self._channel.prove()
+        return self._decoded(self._channel.prove(), Health)
 
     def health(self, challenge: str | None = None, *, verbose: bool = False) -> Health:
         """Ask how the worker is, once, without retrying; `starting` is an answer.
@@ -195,9 +200,8 @@ class WorkerClient:
         a connection of its own, opened with the first event and closed with the iterator. Ends
         when the worker ends it.
         """
-        transport = None if self._transport is None else _Shared(self._transport)
         with (
-            contextlib.closing(self._open_channel(transport=transport)) as channel,
+            contextlib.closing(self._open_channel()) as channel,
             channel.stream("/events", _params(since=since), silence=SILENCE) as got,
         ):
             if isinstance(got, Answer):
@@ -280,16 +284,6 @@ class WorkerClient:
             hint=f"`perry workspace logs {self.workspace}` shows its log.",
             workspace=self.workspace,
         )
-
-
-class _Shared(httpx.BaseTransport):
-    """A transport that somebody else closes."""
-
-    def __init__(self, transport: httpx.BaseTransport) -> None:
-        self._transport = transport
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._transport.handle_request(request)
 
 
 def _params(**given: str | int | None) -> dict[str, str]:

@@ -7,7 +7,6 @@ errors become perry's here and nowhere else. It must not know what a workspace o
 from __future__ import annotations
 
 import os
-import socket
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from docker.utils import parse_repository_tag
 
 from perry.errors import EngineFailure, EngineUnreachable
 from perry.workspace import archive
+from perry.workspace.attachment import Attachment
 from perry.workspace.objects import (
     Container,
     EngineEvent,
@@ -32,6 +32,7 @@ from perry.workspace.objects import (
     ListedContainer,
     Volume,
 )
+from perry.workspace.ssh import Destination, SshAdapter
 
 TIMEOUT = 60
 """Seconds that one call to the engine may take without answering a byte."""
@@ -74,6 +75,8 @@ class Engine:
         address = endpoint.get("base_url")
         with _translated(address):
             try:
+                if address is not None and address.startswith("ssh://"):
+                    return cls(_over_ssh(address))
                 return cls(docker.APIClient(version="auto", timeout=TIMEOUT, **endpoint))
             except ValueError as error:  # what urllib says of an address that is none
                 raise _unreachable(error, address) from error
@@ -357,13 +360,10 @@ class Engine:
                 )["Id"]
             )
 
-    def attach_exec(self, exec_id: str, *, tty: bool) -> socket.socket:
+    def attach_exec(self, exec_id: str, *, tty: bool) -> Attachment:
         """Start a prepared exec and return the connection that carries its streams."""
         with _translated():
-            attached = self._api.exec_start(exec_id, tty=tty, socket=True)
-        # Over a unix socket or TCP docker-py hands out a file around the connection.
-        connection: socket.socket = getattr(attached, "_sock", attached)
-        return connection
+            return Attachment.taken_over(self._api.exec_start(exec_id, tty=tty, socket=True))
 
     def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
         """Tell a running exec the size of its terminal."""
@@ -385,12 +385,8 @@ def _endpoint() -> dict[str, Any]:
     """
     named = os.environ.get("DOCKER_CONTEXT")
     if not named and os.environ.get("DOCKER_HOST"):
-        endpoint: dict[str, Any] = docker.utils.kwargs_from_env()
-    else:
-        endpoint = _context_endpoint(named or get_current_context_name() or "default")
-    if str(endpoint.get("base_url", "")).startswith("ssh://"):
-        endpoint["use_ssh_client"] = True
-    return endpoint
+        return dict(docker.utils.kwargs_from_env())
+    return _context_endpoint(named or get_current_context_name() or "default")
 
 
 def _context_endpoint(name: str) -> dict[str, Any]:
@@ -403,6 +399,21 @@ def _context_endpoint(name: str) -> dict[str, Any]:
     if name == "default" or context.Host is None:
         return dict(docker.utils.kwargs_from_env())
     return {"base_url": context.Host, "tls": context.TLSConfig or False}
+
+
+def _over_ssh(address: str) -> docker.APIClient:
+    """Make a client whose every connection is an ssh process.
+
+    docker-py asks an engine for its version before anything else can be set, so the first client
+    is made for that question.
+    """
+    adapter = SshAdapter(Destination.parse(address), timeout=TIMEOUT)
+    version = docker.constants.MINIMUM_DOCKER_API_VERSION
+    for _ in range(2):
+        client = docker.APIClient("unix://ssh", version=version, timeout=TIMEOUT)
+        client.mount("http+docker://", adapter)
+        version = client.version(api_version=False)["ApiVersion"]
+    return client
 
 
 def _progress(stream: Iterator[Mapping[str, Any]]) -> Iterator[str]:
@@ -432,6 +443,11 @@ def _unreachable(error: Exception, base_url: str | None) -> EngineUnreachable:
     where = base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     where = where.replace("http+docker://", "unix://")
     words = str(error)
+    if where.startswith("ssh://"):
+        return EngineUnreachable(
+            f"The Docker engine at {where} can't be reached: {words}",
+            hint="Check that ssh gets there and finds Docker: ssh HOST docker version",
+        )
     if "PermissionError" in words or "Permission denied" in words:
         return EngineUnreachable(
             f"No permission to use the Docker engine's socket {where}",

@@ -8,20 +8,27 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
+from perry.workspace.attachment import Attachment
 from perry.workspace.engine import Engine
 
 
 @dataclass(frozen=True)
 class ExecSession:
-    """A started program.
-
-    `socket` carries its streams both ways: raw bytes with a terminal, else output in Docker's
-    frames of an 8-byte header (stream number, three zero bytes, length as 32 bits big-endian).
-    """
+    """A started program."""
 
     engine: Engine
     exec_id: str
-    socket: socket.socket
+    attachment: Attachment
+
+    @property
+    def socket(self) -> socket.socket:
+        """The connection of its streams: raw with a terminal, else output in Docker's frames."""
+        return self.attachment.socket
+
+    @property
+    def early(self) -> bytes:
+        """What it had said before that connection was there to be read."""
+        return self.attachment.early
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the program the size of its terminal."""
@@ -33,4 +40,4 @@ class ExecSession:
 
     def close(self) -> None:
         """Let go of the program's streams."""
-        self.socket.close()
+        self.attachment.close()

@@ -6,6 +6,7 @@ it prints nothing and asks nobody. All it knows of a workspace it reads from Doc
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -21,6 +22,7 @@ from perry.errors import (
 )
 from perry.workspace import bundle, clone, helper, image, names, options
 from perry.workspace.account import Account, read_account
+from perry.workspace.address import shown_ports
 from perry.workspace.engine import CONFLICT, Engine
 from perry.workspace.exec_session import ExecSession
 from perry.workspace.home import ensure_home
@@ -143,18 +145,16 @@ class WorkspaceManager:
     def connect(self, workspace: Workspace) -> WorkerClient:
         """Return a client of the workspace's worker, which is revived first if it is dead.
 
-        Raises WorkspaceNotRunning and WorkerCannotRun.
+        Raises WorkspaceNotFound, WorkspaceNotRunning and WorkerCannotRun.
         """
-        container = self._engine.get_container(workspace.container_id)
-        if container is None:
-            raise WorkspaceNotFound(
-                f"The container of '{workspace.name}' was removed meanwhile",
-                hint=f"perry workspace init {workspace.name} makes it anew.",
-                workspace=workspace.name,
-            )
-        if not container.is_running:
-            raise _not_running(workspace.name, container.state)
-        return self._supervisor.connect(container, workspace)
+        return self._supervisor.connect(self._running_container(workspace), workspace)
+
+    def reach(self, workspace: Workspace) -> WorkerClient:
+        """Return a client of the workspace's worker as it is; starts and revives nothing.
+
+        Raises WorkspaceNotFound, WorkspaceNotRunning and WorkerUnreachable.
+        """
+        return self._supervisor.reach(self._running_container(workspace))
 
     def token(self, workspace: Workspace) -> str:
         """Return the token that opens the workspace's worker."""
@@ -284,6 +284,7 @@ class WorkspaceManager:
         return self._require(name)
 
     def _check_agreement(self, spec: WorkspaceSpec, container: Container) -> None:
+        spec = dataclasses.replace(spec, network=self._as_recorded(spec.network))
         wanted = None if spec.image is None else self._engine.get_image(spec.image)
         same_image = spec.image in (None, container.image) or (
             wanted is not None and wanted.id == container.image_id
@@ -296,6 +297,14 @@ class WorkspaceManager:
                 f"(perry workspace remove {spec.name} --keep-volume keeps its home).",
                 workspace=spec.name,
             )
+
+    def _as_recorded(self, network: str | None) -> str | None:
+        """Spell a network as the engine records it: another container's by that one's id."""
+        kind, is_anothers, reference = (network or "").partition(":")
+        if not is_anothers:
+            return network
+        found = self._engine.get_container(reference)
+        return network if found is None else f"{kind}:{found.id}"
 
     def _find(self, name: str) -> Container | None:
         """Return the container of a workspace. Raises ForeignContainer."""
@@ -316,6 +325,19 @@ class WorkspaceManager:
                 hint=f"perry workspace list shows them; perry workspace init {name} makes it.",
                 workspace=name,
             )
+        return container
+
+    def _running_container(self, workspace: Workspace) -> Container:
+        """Return a workspace's container as it is now, found by its id and not by its name."""
+        container = self._engine.get_container(workspace.container_id)
+        if container is None:
+            raise WorkspaceNotFound(
+                f"The container of '{workspace.name}' was removed meanwhile",
+                hint=f"perry workspace init {workspace.name} makes it anew.",
+                workspace=workspace.name,
+            )
+        if not container.is_running:
+            raise _not_running(workspace.name, container.state)
         return container
 
     def _require_running(self, name: str) -> Container:
@@ -342,7 +364,7 @@ def _not_running(name: str, state: str) -> WorkspaceNotRunning:
 
 
 def _workspace(container: Container) -> Workspace:
-    config, network = container.raw["Config"], container.raw.get("NetworkSettings") or {}
+    config = container.raw["Config"]
     variables = dict(item.partition("=")[::2] for item in config.get("Env") or ())
     name = container.labels[names.LABEL]
     volumes = [mount.get("Name") for mount in container.raw.get("Mounts") or ()]
@@ -358,9 +380,5 @@ def _workspace(container: Container) -> Workspace:
         home=variables.get("HOME", "/root"),
         home_volume=volume if volume in volumes else None,
         addresses=container.addresses,
-        ports=tuple(
-            f"{binding['HostIp']}:{binding['HostPort']}->{inside}"
-            for inside, bindings in (network.get("Ports") or {}).items()
-            for binding in bindings or ()
-        ),
+        ports=shown_ports(container),
     )

@@ -14,6 +14,10 @@ import msgspec
 StepName = Literal["image", "bundle", "volume", "container", "start", "clone", "worker", "health"]
 StepState = Literal["begun", "progress", "note", "done"]
 
+Rung = Literal["address", "published", "exec"]
+"""A kind of way to a worker: the container's IP, the port published for it, or a stream through
+Docker's exec."""
+
 
 @dataclass(frozen=True)
 class WorkspaceSpec:
@@ -63,9 +67,14 @@ class Workspace(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Worker(msgspec.Struct, frozen=True, rename="camel"):
-    """A healthy worker: where it answers (`host:port`), what it runs, how many sessions it has."""
+    """A healthy worker: where it answers, what it runs, how many sessions it has.
+
+    `address` is `host:port`, and `exec` where it is reached by a stream; `rung` (in JSON `via`) is
+    the kind of way that leads there.
+    """
 
     address: str
+    rung: Rung = msgspec.field(name="via")
     version: str
     digest: str
     session_count: int

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from perry.errors import UsageError
-from perry.workspace import bundle, clone, image, names
+from perry.workspace import address, bundle, clone, image, names
 from perry.workspace.models import WorkspaceSpec
 
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -52,6 +52,8 @@ def container_settings(spec: WorkspaceSpec, *, home: str) -> dict[str, Any]:
     all_mounts = [bundle.mount(), home_mount, *mounts(spec.volumes)]
     _check_targets(spec, all_mounts)
     bindings = port_bindings(spec.publish)
+    if _may_publish(spec.network):
+        bindings.setdefault(address.PORT, []).append(address.OWN_BINDING)
     host = {
         "mounts": all_mounts,
         "port_bindings": {port: [_pair(it) for it in to] for port, to in bindings.items()},
@@ -66,11 +68,12 @@ def container_settings(spec: WorkspaceSpec, *, home: str) -> dict[str, Any]:
         "image": image_reference(spec),
         "command": list(spec.command) or ["sleep", "infinity"],
         "environment": {"HOME": home, **spec.env},
-        "hostname": spec.name,
         "labels": {names.LABEL: spec.name},
         "ports": [tuple(port.split("/")) for port in bindings],
         "host_config": {key: value for key, value in host.items() if value is not None},
     }
+    if not _is_anothers(spec.network):
+        settings["hostname"] = spec.name
     if not spec.command:
         settings["entrypoint"] = [bundle.BUSYBOX]
     return settings
@@ -120,8 +123,8 @@ def port_bindings(publish: tuple[str, ...]) -> dict[str, list[dict[str, str]]]:
                 hint="Write it like 8080:80, or :80 for any free port of the host.",
             )
         inside = f"{ports[1]}{match['protocol'] or '/tcp'}"
-        address = {"HostIp": (match["ip"] or "").strip("[]"), "HostPort": match["host"]}
-        bindings.setdefault(inside, []).append(address)
+        binding = {"HostIp": (match["ip"] or "").strip("[]"), "HostPort": match["host"]}
+        bindings.setdefault(inside, []).append(binding)
     return bindings
 
 
@@ -143,8 +146,8 @@ def differences(
     ]
     bound = host.get("PortBindings") or {}
     for text in spec.publish:
-        ((inside, (address,)),) = port_bindings((text,)).items()
-        if address not in (bound.get(inside) or ()):
+        ((inside, (binding,)),) = port_bindings((text,)).items()
+        if binding not in (bound.get(inside) or ()):
             found.append(f"--publish {text}")
     size, processors = memory(spec.memory), nano_cpus(spec.cpus)
     if size is not None and size != host.get("Memory"):
@@ -158,6 +161,16 @@ def differences(
     if spec.read_only and not host.get("ReadonlyRootfs"):
         found.append("--read-only")
     return found
+
+
+def _may_publish(network: str | None) -> bool:
+    """Tell whether the engine takes ports: not where there is none to publish from."""
+    return network not in ("none", "host") and not _is_anothers(network)
+
+
+def _is_anothers(network: str | None) -> bool:
+    """Tell whether a container is to be in another one's network, and so to have its name too."""
+    return network is not None and network.startswith("container:")
 
 
 def _check_targets(spec: WorkspaceSpec, all_mounts: list[dict[str, Any]]) -> None:

@@ -6,26 +6,23 @@ or none, is replaced. It must not know how a workspace is made.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Generator
 from contextlib import ExitStack
 from time import monotonic
 
 from perry.client.worker_client import WorkerClient
-from perry.errors import EngineFailure, WorkerCannotRun, WorkerError, WorkerUntrusted
-from perry.protocol import Health
+from perry.errors import EngineFailure, WorkerCannotRun, WorkerUnreachable
 from perry.workspace import bundle, key
-from perry.workspace.address import worker_addresses
 from perry.workspace.bundle import Bundle
 from perry.workspace.engine import Engine
+from perry.workspace.ladder import Ladder, Reached
 from perry.workspace.models import Step, Worker, Workspace
 from perry.workspace.objects import Container
 from perry.workspace.progress import at_once, finish, timed
-from perry.workspace.wait import HealthyWorker
+from perry.workspace.wait import HealthyWorker, wait_for_first_scan
 from perry.workspace.worker_process import WorkerProcess
-
-ASK_TIMEOUT = 2.0
-"""Seconds a worker may be silent before it counts as dead."""
 
 
 class Supervisor:
@@ -36,6 +33,7 @@ class Supervisor:
         self._bundle: Bundle | None = None
         self._key: bytes | None = None
         self._lock = threading.RLock()
+        self._ladder = Ladder(engine, self.token, self.forget_key)
 
     def ensure_bundle(self) -> Generator[Step, None, Bundle]:
         """Make sure, once in this supervisor's life, that the engine holds the bundle."""
@@ -45,12 +43,12 @@ class Supervisor:
 
     def ask(self, container: Container) -> Worker | None:
         """Return the healthy worker of a running container, None where none answers."""
-        found = self._reach(container)
-        if found is None:
+        try:
+            reached = self._ladder.reach(container)
+        except WorkerUnreachable:
             return None
-        client, worker = found
-        client.close()
-        return worker
+        reached.client.close()
+        return reached.worker
 
     def ensure(
         self, container: Container, workspace: Workspace, *, fresh: bool
@@ -58,32 +56,40 @@ class Supervisor:
         """Make sure that a running container has a healthy worker of this perry's bundle.
 
         A `fresh` container was started just now, so nothing runs in it yet. Where another bundle's
-        worker was replaced, its layers go unless somebody else runs them. Raises WorkerCannotRun.
+        worker was replaced, its layers go unless somebody else runs them. One on its first scan is
+        waited for. Raises WorkerCannotRun, and WorkerFailure where that scan takes too long.
         """
         wanted = yield from self.ensure_bundle()
         began = monotonic()
-        present = None if fresh else self.ask(container)
+        present = None if fresh else self._settled(container)
         if present is not None and present.digest == wanted.digest:
             yield Step("worker", "done", "runs already", monotonic() - began)
             return present
         nobody = present is None
-        client, worker = yield from self._revive(
+        revived = yield from self._revive(
             container, workspace, gently=nobody, insist=nobody and not fresh
         )
-        client.close()
+        revived.client.close()
         if present is not None:
             self.prune()
-        return worker
+        return revived.worker
+
+    def reach(self, container: Container) -> WorkerClient:
+        """Return a client that has reached the container's worker, whichever runs there.
+
+        Starts nothing. Raises WorkerUnreachable.
+        """
+        return self._ladder.reach(container).client
 
     def connect(self, container: Container, workspace: Workspace) -> WorkerClient:
         """Return a client that has reached the container's worker, revived first if it is dead.
 
         A healthy worker of another digest will do. Raises WorkerCannotRun.
         """
-        found = self._reach(container)
-        if found is None:
-            found = finish(self._revive(container, workspace, gently=True, insist=True))
-        return found[0]
+        try:
+            return self._ladder.reach(container).client
+        except WorkerUnreachable:
+            return finish(self._revive(container, workspace, gently=True, insist=True)).client
 
     def log(self, workspace: Workspace) -> str:
         """Return what the workspace's worker logged last; empty where it never ran."""
@@ -107,38 +113,22 @@ class Supervisor:
         key.forget(self._engine)
         self._key = None
 
-    def _reach(self, container: Container) -> tuple[WorkerClient, Worker] | None:
-        """Find where the container's worker answers and proves itself.
+    def _settled(self, container: Container) -> Worker | None:
+        """Return the worker that runs in a container once it can be told which one it is.
 
-        What fails the proof with the cached key may know the one that the engine holds by now.
+        Raises WorkerFailure where its first scan takes too long.
         """
         try:
-            return self._first_answer(container)
-        except WorkerUntrusted:
-            self.forget_key()
-        try:
-            return self._first_answer(container)
-        except WorkerUntrusted:
-            return None
-
-    def _first_answer(self, container: Container) -> tuple[WorkerClient, Worker] | None:
-        for address in worker_addresses(container):
-            client = self._client(container, address)
-            try:
-                health = client.health()
-                client.authenticate()
-            except WorkerUntrusted:
-                client.close()
-                raise
-            except WorkerError:
-                client.close()  # nothing there, or too late: the next address
-            else:
-                return client, _worker(address, health)
-        return None
+            reached = self._ladder.reach(container)
+            with reached.client as client:
+                health = wait_for_first_scan(client, reached.health)
+        except WorkerUnreachable:
+            return None  # nobody there, or dead before it came to that
+        return dataclasses.replace(reached, health=health).worker
 
     def _revive(
         self, container: Container, workspace: Workspace, *, gently: bool, insist: bool
-    ) -> Generator[Step, None, tuple[WorkerClient, Worker]]:
+    ) -> Generator[Step, None, Reached]:
         """Start the worker and wait for it.
 
         `gently` leaves alone what runs there: another perry may have started a worker a moment ago,
@@ -162,11 +152,11 @@ class Supervisor:
 
     def _start(
         self, container: Container, workspace: Workspace, wanted: Bundle, *, gently: bool
-    ) -> Generator[Step, None, tuple[WorkerClient, Worker]]:
+    ) -> Generator[Step, None, Reached]:
         launched = at_once(lambda: self._launch(container, workspace, wanted, gently=gently))
         exec_id = yield from timed("worker", launched, lambda _: wanted.digest)
         healthy = at_once(lambda: self._await(container, workspace, wanted, exec_id))
-        return (yield from timed("health", healthy, lambda found: found[1].address))
+        return (yield from timed("health", healthy, lambda found: found.way.address))
 
     def _launch(
         self, container: Container, workspace: Workspace, wanted: Bundle, *, gently: bool
@@ -177,12 +167,6 @@ class Supervisor:
                 f"No worker can run in '{workspace.name}': its container is {container.state}, "
                 "since its own command keeps ending",
                 hint=f"perry workspace logs {workspace.name} shows what the command says.",
-                workspace=workspace.name,
-            )
-        if not worker_addresses(container):
-            raise WorkerCannotRun(
-                f"The worker of '{workspace.name}' can't be asked: its container has no address",
-                hint="Give the workspace a network (perry workspace init --network NAME).",
                 workspace=workspace.name,
             )
         process = WorkerProcess(self._engine, container.id, wanted)
@@ -200,10 +184,9 @@ class Supervisor:
 
     def _await(
         self, container: Container, workspace: Workspace, wanted: Bundle, exec_id: str
-    ) -> tuple[WorkerClient, Worker]:
+    ) -> Reached:
         with ExitStack() as unused:
-            addresses = worker_addresses(container)
-            clients = {address: self._client(container, address) for address in addresses}
+            clients = self._ladder.clients(container)
             for client in clients.values():
                 unused.callback(client.close)
             wait = HealthyWorker(
@@ -215,11 +198,12 @@ class Supervisor:
                 clients,
                 explain=lambda: self._explanation(container, workspace, wanted),
             )
-            address, health = wait.wait()
+            way, health = wait.wait()
             unused.pop_all()
-            for other in clients.keys() - {address}:
+            for other in clients.keys() - {way}:
                 clients[other].close()
-            return clients[address], _worker(address, health)
+        self._ladder.keep(container, way)
+        return Reached(way, clients[way], health)
 
     def _explanation(self, container: Container, workspace: Workspace, wanted: Bundle) -> str:
         """Say why a worker isn't healthy: what its Python says, else how its log ends."""
@@ -231,18 +215,6 @@ class Supervisor:
         except EngineFailure as failure:
             return failure.message
 
-    def _client(self, container: Container, address: str) -> WorkerClient:
-        return WorkerClient(
-            f"http://{address}",
-            self.token(container.id),
-            workspace=container.name.removeprefix("workspace-"),
-            timeout=ASK_TIMEOUT,
-        )
-
     def _read_key(self) -> bytes:
         wanted = finish(self.ensure_bundle())
         return key.read(self._engine, bundle.keeper_for_key(self._engine, wanted).id)
-
-
-def _worker(address: str, health: Health) -> Worker:
-    return Worker(address, health.version, health.digest, health.session_count or 0)

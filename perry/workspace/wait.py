@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from perry.client.worker_client import WorkerClient
-from perry.errors import WorkerCannotRun, WorkerError
+from perry.errors import WorkerCannotRun, WorkerError, WorkerFailure
 from perry.protocol import Health
+from perry.workspace.address import Way
 from perry.workspace.engine import Engine
 from perry.workspace.objects import Container
 
@@ -23,6 +24,11 @@ TIMEOUT = 20.0
 """Seconds a worker may take from its start until its first scan is whole."""
 
 _INTERVAL = 0.01
+_HEAD_START = 0.5
+"""Seconds that each way is looked at before the next one is too; what fails there costs more."""
+_COST = 3
+"""A way is left alone for so many times as long as looking at it took, so that none delays the
+others, or takes the processor that the worker needs to start."""
 _LIVENESS_INTERVAL = 0.25
 _GRACE = 1.0
 """Seconds to go on looking once the worker's process has ended: where two perrys start one at once,
@@ -43,12 +49,35 @@ def wait_for_container(engine: Engine, name: str, timeout: float = 10.0) -> Cont
     return looking(engine.get_container, name)
 
 
+def wait_for_first_scan(client: WorkerClient, health: Health, timeout: float = TIMEOUT) -> Health:
+    """Return the health of a worker once it knows its sessions; until then it tells nothing else.
+
+    `health` is what it said last. Raises WorkerFailure where that takes too long, and what the
+    client raises.
+    """
+    looking = Retrying(
+        stop=stop_after_delay(timeout),
+        wait=wait_fixed(_INTERVAL),
+        retry=retry_if_result(lambda found: found.status != "ok"),
+        retry_error_callback=lambda _: None,
+    )
+    found = health if health.status == "ok" else looking(client.authenticate)
+    if found is not None:
+        return found
+    raise WorkerFailure(
+        f"The worker of '{client.workspace}' is still on its first scan after {timeout:g} s",
+        status=503,
+        hint="Its sessions are there once that is done; nothing has to be started again.",
+        workspace=client.workspace,
+    )
+
+
 @dataclass
 class HealthyWorker:
     """Waits for a worker of one digest to answer `ok` to one of the clients.
 
-    `clients` are keyed by the address each one asks; `exec_id` is the worker's own, so that its end
-    is noticed; `explain` finds out, once, why the worker failed.
+    `clients` are keyed by the way each one goes, the likeliest first; `exec_id` is the worker's
+    own, so that its end is noticed; `explain` finds out, once, why the worker failed.
     """
 
     engine: Engine
@@ -56,19 +85,22 @@ class HealthyWorker:
     container_id: str
     exec_id: str
     digest: str
-    clients: Mapping[str, WorkerClient]
+    clients: Mapping[Way, WorkerClient]
     explain: Callable[[], str]
     timeout: float = TIMEOUT
     _last_seen: str = field(default="nothing answered", init=False)
+    _next_look: dict[Way, float] = field(default_factory=dict, init=False)
     _next_liveness: float = field(default=0.0, init=False)
     _give_up: float | None = field(default=None, init=False)
 
-    def wait(self) -> tuple[str, Health]:
-        """Return the address at which the worker is healthy, and its health.
+    def wait(self) -> tuple[Way, Health]:
+        """Return the way on which the worker is healthy, and its health.
 
         Raises WorkerCannotRun.
         """
-        self._next_liveness = time.monotonic() + _LIVENESS_INTERVAL
+        now = time.monotonic()
+        self._next_look = {way: now + _HEAD_START * nth for nth, way in enumerate(self.clients)}
+        self._next_liveness = now + _LIVENESS_INTERVAL
         looking = Retrying(
             stop=stop_after_delay(self.timeout),
             wait=wait_fixed(_INTERVAL),
@@ -82,17 +114,21 @@ class HealthyWorker:
             raise self._failure(f"was not healthy within {self.timeout:g} s")
         return found
 
-    def _look(self) -> tuple[str, Health] | None:
-        for address, client in self.clients.items():
+    def _look(self) -> tuple[Way, Health] | None:
+        for way, client in self.clients.items():
+            began = time.monotonic()
+            if began < self._next_look[way]:
+                continue
             try:
-                health = client.health()
+                health = client.authenticate()
                 if health.status == "ok" and health.digest == self.digest:
-                    client.authenticate()
-                    return address, health
+                    return way, health
             except WorkerError as error:
                 self._last_seen = error.message
             else:
                 self._last_seen = f"'{health.status}' of a worker with digest '{health.digest}'"
+            now = time.monotonic()
+            self._next_look[way] = now + _COST * (now - began)
         if time.monotonic() >= self._next_liveness:
             self._next_liveness = time.monotonic() + _LIVENESS_INTERVAL
             self._check_alive()

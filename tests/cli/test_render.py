@@ -13,7 +13,7 @@ from perry.errors import UsageError, WorkerUnreachable
 from perry.sessions.models import Session
 from perry.workspace.models import Ready, Worker, Workspace
 
-WORKER = Worker("172.17.0.2:7392", "0.1.0", "abcdef0123456789", 3)
+WORKER = Worker("172.17.0.2:7392", "address", "0.1.0", "abcdef0123456789", 3)
 
 
 def test_ready_tells_the_address_and_the_sessions(
@@ -105,6 +105,7 @@ def test_workspace_json_has_exactly_the_promised_keys(
     }  # fmt: skip
     assert told[0]["worker"] == {
         "address": "172.17.0.2:7392",
+        "via": "address",
         "version": "0.1.0",
         "digest": "abcdef0123456789",
         "sessionCount": 3,
@@ -124,13 +125,24 @@ def test_workspaces_show_the_health_of_their_workers(
     ]  # fmt: skip
 
 
+def test_a_workspace_shows_which_way_its_worker_is_reached(
+    make_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    streamed = Worker("exec", "exec", "0.1.0", "abcdef0123456789", 3)
+    [view] = workspace_views([make_workspace()], lambda _: streamed)
+    render.workspace(view)
+    assert "reached via  exec" in capsys.readouterr().out
+    render.ready(Ready(make_workspace(), streamed))
+    assert "worker reached through docker exec, 3 sessions" in capsys.readouterr().out
+
+
 def test_ready_json_has_exactly_the_promised_keys(
     make_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
 ) -> None:
     render.as_json(Ready(make_workspace(), WORKER))
     told = json.loads(capsys.readouterr().out)
     assert set(told) == {"workspace", "worker", "warning"}
-    assert set(told["worker"]) == {"address", "version", "digest", "sessionCount"}
+    assert set(told["worker"]) == {"address", "via", "version", "digest", "sessionCount"}
 
 
 def test_json_with_half_a_character_in_it_can_be_printed_and_read(

@@ -3,33 +3,15 @@ from __future__ import annotations
 import os
 import pty
 import socket
-import struct
 import sys
 import termios
 import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from perry.cli.terminal import Frames, join
-
-FrameList = list[tuple[int, bytes]]
-
-
-def framed(stream: int, content: bytes) -> bytes:
-    return struct.pack(">BxxxL", stream, len(content)) + content
-
-
-@given(st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=50))), st.integers(1, 20))
-def test_frames_come_out_whole_wherever_the_stream_is_cut(given_: FrameList, cut: int) -> None:
-    stream = b"".join(framed(*frame) for frame in given_)
-    frames = Frames()
-    got: FrameList = []
-    for start in range(0, len(stream), cut):
-        got += frames.feed(stream[start : start + cut])
-    assert got == given_
+from perry.cli.terminal import join
+from tests.workspace.framed import framed
 
 
 class Command:
@@ -37,6 +19,7 @@ class Command:
 
     def __init__(self) -> None:
         self.socket, self.other = socket.socketpair()
+        self.early = b""
         self.sizes: list[tuple[int, int]] = []
         self.sized = threading.Event()
 
@@ -66,6 +49,18 @@ def test_output_and_errors_are_told_apart_and_the_exit_code_comes_through(
     assert join(command, tty_wanted=False, stdin=None) == 7
     sys.stdout.flush()
     assert capfdbinary.readouterr() == (b"out\xff more", b"err")
+
+
+def test_what_a_command_said_before_it_was_joined_comes_first(
+    command: Command, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    whole = framed(1, b"early") + framed(1, b" and late")
+    command.early = whole[:6]
+    command.other.sendall(whole[6:])
+    command.other.shutdown(socket.SHUT_WR)
+    assert join(command, tty_wanted=False, stdin=None) == 7
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == b"early and late"
 
 
 def test_more_than_any_buffer_goes_through_in_both_directions_at_once(

@@ -7,7 +7,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from perry.client.channel import Answer, Channel
 from perry.client.events import Event, event_of, split
 from perry.client.follow import Follower, follow
+from perry.client.transport import over_tcp
 from perry.client.worker_client import WorkerClient
 from perry.errors import (
     PerryError,
@@ -74,10 +74,9 @@ def test_a_worker_that_ends_ends_its_events(tmp_path: Path) -> None:
         assert list(events) == []
 
 
-def test_events_go_through_the_transport_that_was_given_and_leave_it_open(tmp_path: Path) -> None:
+def test_events_go_the_given_way_beside_the_questions(tmp_path: Path) -> None:
     ClaudeHome(tmp_path).session("one", session_id="mine")
-    transport = httpx.HTTPTransport(trust_env=False)
-    with WorkerProcess(tmp_path) as worker, connect(worker.port, transport=transport) as client:
+    with WorkerProcess(tmp_path) as worker, connect(worker.port, transport=over_tcp) as client:
         events = client.events()
         assert next(events).kind == "ready"
         assert len(client.list_sessions()) == 1
@@ -139,7 +138,7 @@ def test_a_worker_that_scans_is_waited_for() -> None:
 
 def test_silence_that_lasts_too_long_is_an_error() -> None:
     with telling(OPEN_END + chunk(READY)) as server:
-        channel = Channel(server.url, TOKEN, workspace="ws", transport=None, timeout=5)
+        channel = Channel(server.url, TOKEN, workspace="ws", timeout=5)
         began = time.monotonic()
         with pytest.raises(WorkerUnreachable, match="in time"):
             read_all(channel)

@@ -86,7 +86,7 @@ def test_init_as_json_prints_nothing_else_on_stdout(perry: Perry, own: OwnEngine
     done = perry.run("workspace", "init", "json", "--json")
     answer = json.loads(done.stdout)
     assert set(answer) == {"workspace", "worker", "warning"}
-    assert set(answer["worker"]) == {"address", "version", "digest", "sessionCount"}
+    assert set(answer["worker"]) == {"address", "via", "version", "digest", "sessionCount"}
     assert set(answer["workspace"]) == {
         "name", "containerId", "image", "state", "createdAt", "startedAt", "user", "home",
         "homeVolume", "addresses", "ports",

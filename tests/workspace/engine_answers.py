@@ -99,6 +99,7 @@ def container(identity: str = "c1", **changes: Any) -> dict[str, Any]:
         "Created": "2026-11-24T08:00:00.123456789Z",
         "State": {"Status": "running", "ExitCode": 0, "StartedAt": "2026-11-24T08:00:01Z"},
         "Config": {"Image": "i", "Labels": None},
+        "HostConfig": {},
         "NetworkSettings": {"Networks": {}},
         **changes,
     }

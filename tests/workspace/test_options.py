@@ -8,6 +8,7 @@ import pytest
 
 from perry.errors import UsageError
 from perry.workspace import options
+from perry.workspace.address import OWN_BINDING
 from perry.workspace.models import WorkspaceSpec
 
 
@@ -139,12 +140,37 @@ def test_every_option_reaches_the_engine() -> None:
     assert settings["command"] == ["run", "it"]
     assert "entrypoint" not in settings
     assert settings["environment"] == {"K": "v", "HOME": "/elsewhere"}
-    assert settings["ports"] == [("53", "udp")]
+    assert settings["ports"] == [("53", "udp"), ("7392", "tcp")]
     host = settings["host_config"]
-    assert host["port_bindings"] == {"53/udp": [("::1", "53")]}
+    assert host["port_bindings"]["53/udp"] == [("::1", "53")]
     assert (host["mem_limit"], host["nano_cpus"]) == (1024**3, 1_500_000_000)
     assert (host["network_mode"], host["read_only"]) == ("n", True)
     assert host["mounts"][2]["Source"] == "d"
+
+
+def bindings(**spec: Any) -> dict[str, Any]:
+    settings = options.container_settings(WorkspaceSpec("a", image="i", **spec), home="/h")
+    assert [f"{port}/{protocol}" for port, protocol in settings["ports"]] == list(
+        settings["host_config"]["port_bindings"]
+    )
+    return dict(settings["host_config"]["port_bindings"])
+
+
+def test_the_workers_port_is_published_on_loopback_beside_what_was_asked_for() -> None:
+    assert bindings() == {"7392/tcp": [("127.0.0.1", "")]}
+    assert bindings(network="mine") == {"7392/tcp": [("127.0.0.1", "")]}
+    asked = bindings(publish=("8000:7392", "8080:80"))
+    assert asked == {"7392/tcp": [("", "8000"), ("127.0.0.1", "")], "80/tcp": [("", "8080")]}
+
+
+@pytest.mark.parametrize("network", ["none", "host", "container:other"])
+def test_nothing_is_published_where_the_engine_has_nowhere_to(network: str) -> None:
+    assert bindings(network=network) == {}
+
+
+def test_a_workspace_in_anothers_network_has_that_ones_host_name() -> None:
+    spec = WorkspaceSpec("a", image="i", network="container:other")
+    assert "hostname" not in options.container_settings(spec, home="/h")
 
 
 @pytest.mark.parametrize("target", ["/opt/perry", "/opt/perry/", "/h", "/d"])
@@ -180,6 +206,22 @@ def test_what_agrees_or_was_not_asked_is_no_difference() -> None:
     )
     assert options.differences(asked, EXISTING, same_image=True) == []
     assert options.differences(WorkspaceSpec("a"), EXISTING, same_image=True) == []
+
+
+def test_the_workers_own_port_is_no_difference_be_it_there_or_not() -> None:
+    asked = WorkspaceSpec("a", publish=("8080:80",))
+    newer = container_with(OWN_BINDING)
+    assert options.differences(asked, newer, same_image=True) == []
+    assert options.differences(WorkspaceSpec("a"), newer, same_image=True) == []
+    named = WorkspaceSpec("a", publish=("8000:7392",))
+    assert options.differences(named, newer, same_image=True) == ["--publish 8000:7392"]
+    both = container_with({"HostIp": "", "HostPort": "8000"}, OWN_BINDING)
+    assert options.differences(named, both, same_image=True) == []
+
+
+def container_with(*bindings: dict[str, str]) -> dict[str, Any]:
+    bound = {**EXISTING["HostConfig"]["PortBindings"], "7392/tcp": list(bindings)}
+    return {**EXISTING, "HostConfig": {**EXISTING["HostConfig"], "PortBindings": bound}}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from perry.client.worker_client import WorkerClient
 from perry.errors import WorkerCannotRun
+from perry.workspace.address import Way
 from perry.workspace.wait import HealthyWorker, wait_for_container
 from tests.client.answering import Answering, http, proving
 from tests.workspace.engine_answers import container, engine_of
@@ -44,7 +45,7 @@ class Waiting:
             if reply is not None:
                 url = self._opened.enter_context(Answering(reply)).url
             client = WorkerClient(url, TOKEN, workspace="a", timeout=1)
-            clients[f"address-{number}"] = self._opened.enter_context(client)
+            clients[Way("address", f"address-{number}")] = self._opened.enter_context(client)
         return HealthyWorker(
             self._engine, "a", "c1", "e1", "wanted", clients, self._explain, timeout
         )
@@ -76,15 +77,15 @@ def test_a_worker_that_starts_late_is_awaited(waiting: Waiting) -> None:
     wait = waiting.for_workers(
         lambda target, number: health(target, status="starting" if number < 5 else "ok")
     )
-    address, answer = wait.wait()
-    assert address == "address-0"
+    way, answer = wait.wait()
+    assert way.address == "address-0"
     assert (answer.status, answer.digest) == ("ok", "wanted")
     assert waiting.explained == 0
 
 
 def test_the_first_address_that_answers_is_the_one(waiting: Waiting) -> None:
     wait = waiting.for_workers(None, lambda target, _: health(target))
-    assert wait.wait()[0] == "address-1"
+    assert wait.wait()[0].address == "address-1"
 
 
 def test_a_worker_of_another_digest_is_not_the_one_awaited(waiting: Waiting) -> None:

@@ -1,0 +1,152 @@
+"""The ladder: which way leads to a container's worker from here.
+
+Each rung is tried until a worker proves itself on one; who answers and doesn't is somebody else,
+who has the container's address here, and gets nothing. A rung that worked is kept for this start of
+this container alone, and only says where to begin: every connection is proved anyway. It must not
+start or stop anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perry.client.transport import StreamTransport, over_tcp
+from perry.client.worker_client import WorkerClient
+from perry.errors import WorkerError, WorkerUnreachable, WorkerUntrusted
+from perry.protocol import Health
+from perry.workspace import cache
+from perry.workspace.address import Way, ways
+from perry.workspace.engine import Engine
+from perry.workspace.exec_stream import opener
+from perry.workspace.models import Rung, Worker
+from perry.workspace.objects import Container
+
+SILENCE = 2.0
+"""Seconds a worker may be silent before it counts as dead."""
+
+CONNECT_TIMEOUT = 0.5
+"""Seconds for a connection to an address that is on this machine, or else leads nowhere."""
+
+SLOW = 0.1
+"""Seconds of failing from which on it is worth remembering what worked instead."""
+
+PREFERRED_FOR = 3600.0
+"""Seconds that counts; then the better ways are tried first again."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A worker that has proved itself, and how it was."""
+
+    way: Way
+    client: WorkerClient
+    health: Health
+
+    @property
+    def worker(self) -> Worker:
+        """What there is to say of it."""
+        health, way = self.health, self.way
+        return Worker(
+            way.address, way.rung, health.version, health.digest, health.session_count or 0
+        )
+
+
+class Ladder:
+    """The ways to the workers of one engine's workspaces; may be used from several threads.
+
+    `token` makes the token of a container's worker, and `forget_key` has it made of the key that
+    the engine holds by now.
+    """
+
+    def __init__(
+        self, engine: Engine, token: Callable[[str], str], forget_key: Callable[[], None]
+    ) -> None:
+        self._engine = engine
+        self._token = token
+        self._forget_key = forget_key
+        self._kept: dict[str, tuple[str, Way]] = {}
+
+    def reach(self, container: Container) -> Reached:
+        """Find where the container's worker answers and proves itself.
+
+        Where all that answered failed the proof, the key may be another by now. Raises
+        WorkerUnreachable, which says of every way why not.
+        """
+        failures: list[WorkerError] = []
+        for _ in range(2):
+            reached, failures = self._climb(container)
+            if reached is not None:
+                return reached
+            if not any(isinstance(error, WorkerUntrusted) for error in failures):
+                break
+            self._forget_key()
+        name = _name(container)
+        raise WorkerUnreachable(
+            f"The worker of '{name}' can't be reached: "
+            + (" ".join(error.message for error in failures) or f"it is {container.state}."),
+            hint=f"perry workspace sync {name} starts it again.",
+            workspace=name,
+        )
+
+    def clients(self, container: Container) -> dict[Way, WorkerClient]:
+        """Return a client for every way to the container's worker, the likeliest first."""
+        return {way: self._client(container, way) for way in self._in_order(container)}
+
+    def keep(self, container: Container, way: Way) -> None:
+        """Begin there the next time, as long as the container runs on."""
+        self._kept[container.id] = (container.started_at, way)
+
+    def _climb(self, container: Container) -> tuple[Reached | None, list[WorkerError]]:
+        failures: list[WorkerError] = []
+        began = time.monotonic()
+        for way in self._in_order(container):
+            spent = time.monotonic() - began
+            client = self._client(container, way)
+            try:
+                health = client.authenticate()
+            except WorkerError as error:
+                client.close()
+                failures.append(error)
+                self._kept.pop(container.id, None)
+            else:
+                self.keep(container, way)
+                if spent > SLOW:
+                    self._prefer(way.rung)
+                return Reached(way, client, health), failures
+        return None, failures
+
+    def _in_order(self, container: Container) -> list[Way]:
+        kept = self._kept.get(container.id)
+        preferred = self._preferred()
+        return sorted(
+            ways(container),
+            key=lambda way: ((container.started_at, way) != kept, way.rung != preferred),
+        )
+
+    def _preferred(self) -> Rung | None:
+        """Return the kind of way that worked last on this engine, where better ones cost time."""
+        rung, _, since = (cache.read("rungs", self._engine.id) or b"").partition(b" ")
+        is_fresh = since.isdigit() and 0 <= time.time() - int(since) < PREFERRED_FOR
+        found: dict[bytes, Rung] = {b"published": "published", b"exec": "exec"}
+        return found.get(rung) if is_fresh else None
+
+    def _prefer(self, rung: Rung) -> None:
+        cache.write("rungs", self._engine.id, f"{rung} {int(time.time())}".encode())
+
+    def _client(self, container: Container, way: Way) -> WorkerClient:
+        open_stream = opener(self._engine, container.id)
+        is_stream = way.rung == "exec"
+        return WorkerClient(
+            f"http://{way.address}",
+            self._token(container.id),
+            workspace=_name(container),
+            transport=(lambda: StreamTransport(open_stream)) if is_stream else over_tcp,
+            timeout=SILENCE,
+            connect_timeout=CONNECT_TIMEOUT,
+        )
+
+
+def _name(container: Container) -> str:
+    return container.name.removeprefix("workspace-")
