@@ -34,7 +34,7 @@ _UNINTERRUPTED = 'trap "" INT; exec ssh "$@"'
 
 @dataclass(frozen=True)
 class Destination:
-    """What an address like `ssh://me@host:22/run/docker.sock` says; only the host has to be there."""
+    """What `ssh://me@host:22/run/docker.sock` says; only the host has to be there."""
 
     host: str
     user: str | None
