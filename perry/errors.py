@@ -2,6 +2,7 @@
 
     PerryError
     ├── UsageError               what was asked for can't be (exit code 2)
+    ├── PortInUse                a port to listen on is another process's
     ├── EngineError              the Docker engine
     │   ├── EngineUnreachable      none answers, or its socket may not be used
     │   └── EngineFailure          it answered with an error that nothing else names
@@ -54,6 +55,10 @@ class UsageError(PerryError):
     """What was asked for can't be: a bad name, a bad option."""
 
     exit_code = 2
+
+
+class PortInUse(PerryError):
+    """A port to listen on is another process's."""
 
 
 class EngineError(PerryError):

@@ -126,6 +126,13 @@ class Keeper:
             workspace=self.name,
         )
 
+    def asking(self) -> SessionClient:
+        """Return a client of its own for a long question; raises what `client` raises."""
+        client = self.client()
+        if isinstance(client, LocalClient):
+            return client
+        return self._manager.reach(self._manager.get(self.name))
+
     def _run(self) -> None:
         while not self._stopped.is_set():
             self._poked.clear()

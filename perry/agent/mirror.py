@@ -7,6 +7,7 @@ to the ledger first. This module must not know how places are reached.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterable
 from operator import attrgetter
@@ -41,6 +42,7 @@ class Mirror:
         self._known: dict[str, Known] = {}
         self._listings: dict[tuple[str | None, str | None, bool], Listing] = {}
         self._version = 0
+        self._run = secrets.token_hex(8)
         for key, thing in ledger.things():
             if isinstance(thing, Place):
                 known_until = 0 if thing.as_of is None else thing.as_of
@@ -49,6 +51,11 @@ class Mirror:
                 )
             else:
                 self._known.setdefault(key[0], {})[key] = thing
+
+    @property
+    def run(self) -> str:
+        """Name the run of versions: those of two daemons can't be compared."""
+        return self._run
 
     @property
     def version(self) -> int:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, NoReturn, TextIO, TypeVar
 
 import uvicorn
 
-from perry.errors import PerryError, UsageError
+from perry.errors import PerryError, PortInUse, UsageError
 from perry.sessions.index import SessionIndex
 from perry.worker.app import create_app, streams_of
 from perry.worker.config import EVERYWHERE
@@ -50,7 +50,7 @@ def run(config: WorkerConfig, *, log_file: str | None = None) -> NoReturn:
     Raises what `serve` raises.
     """
     if log_file is not None:
-        _log_through(BoundedLog(log_file))
+        log_through(BoundedLog(log_file))
     serve(config)
     logging.shutdown()
     sys.stdout.flush()
@@ -64,9 +64,9 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
     `on_listening` is called with the base URL once the port is bound.
     Raises PerryError where the port is taken or the host isn't one of this machine.
     """
-    _log_through(logging.StreamHandler())  # does nothing where somebody has set logging up
+    log_through(logging.StreamHandler())
     with listen(config.host, config.port) as listener:
-        url = _url(config.host, listener)
+        url = url_of(config.host, listener)
         log.info("listening on %s for the sessions of %s", url, config.home)
         if on_listening is not None:
             on_listening(url)
@@ -130,7 +130,8 @@ class BoundedLog(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def _log_through(handler: logging.Handler) -> None:
+def log_through(handler: logging.Handler) -> None:
+    """Log through a handler; does nothing where somebody has set logging up."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -141,7 +142,7 @@ def _log_through(handler: logging.Handler) -> None:
 def listen(host: str, port: int) -> socket.socket:
     """Bind and listen; `::` means every address of both families.
 
-    Raises PerryError where the port is taken, UsageError where the host can't be bound.
+    Raises PortInUse, and UsageError where the host can't be bound.
     """
     try:
         if host == EVERYWHERE:
@@ -176,7 +177,7 @@ def _listen_everywhere(port: int) -> socket.socket:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> PerryError:
     if error.errno == errno.EADDRINUSE:
-        return PerryError(
+        return PortInUse(
             f"Port {port} is in use by another process.",
             hint="Stop that process, or choose another port with --port.",
         )
@@ -191,7 +192,8 @@ def _cannot_listen(host: str, port: int, error: OSError) -> PerryError:
     )
 
 
-def _url(host: str, listener: socket.socket) -> str:
+def url_of(host: str, listener: socket.socket) -> str:
+    """Return the base URL of a server that listens."""
     port = listener.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -1,0 +1,150 @@
+"""The daemon's HTTP API: the table of its routes.
+
+What is answered about sessions and workspaces is in modules of their own; here are the rest of the
+endpoints, and how errors leave. `docs/http-api.md` describes them all. It must not know how
+anything is found out.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import time
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+import perry
+from perry.agent.access import cookie_value
+from perry.agent.failures import broken, failed
+from perry.agent.guard import COOKIE, Guard
+from perry.agent.sessions_api import SessionsApi
+from perry.agent.workspaces_api import WorkspacesApi
+from perry.errors import PerryError
+from perry.protocol import Health, proof
+from perry.worker.answers import json_answer, refused
+from perry.worker.events import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+
+    from perry.agent.daemon import Daemon
+    from perry.agent.ledger import Thing
+    from perry.sessions.journal import Change
+
+LONGEST_NONCE = 256  # characters
+LOGIN_LASTS = 30 * 24 * 3600  # s
+
+_LOGGED_IN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>perry</title>
+<p>This browser may ask the agent daemon now: <a href="/api/sessions">/api/sessions</a>.</p></html>
+"""
+
+
+def create_app(
+    daemon: Daemon,
+    token: str,
+    streams: Streams[Thing],
+    *,
+    hosts: frozenset[str],
+    stop: Callable[[], None],
+) -> Guard:
+    """Build the ASGI application of a daemon; `stop` ends the server it runs in.
+
+    `hosts` are the names, besides addresses and localhost, that it goes by.
+    """
+    api = Api(daemon, token, streams, stop)
+    app = Starlette(
+        routes=[
+            Route("/health", api.health),
+            Route("/login", api.login),
+            Route("/api/status", api.status),
+            Route("/api/stop", api.stop, methods=["POST"]),
+            Route("/api/events", api.events),
+            *SessionsApi(daemon).routes(),
+            *WorkspacesApi(daemon).routes(),
+        ],
+        exception_handlers={HTTPException: refused, PerryError: failed, Exception: broken},
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, token, hosts)
+
+
+class Api:
+    """The endpoints that are about the daemon itself, one method each."""
+
+    def __init__(
+        self, daemon: Daemon, token: str, streams: Streams[Thing], stop: Callable[[], None]
+    ) -> None:
+        self._daemon = daemon
+        self._token = token
+        self._streams = streams
+        self._stop = stop
+        self._started_at = int(time.time() * 1000)
+
+    async def health(self, request: Request) -> Response:
+        """Say that the daemon runs, and prove that it has the token where asked to."""
+        nonce = request.query_params.get("challenge")
+        if nonce is not None and len(nonce) > LONGEST_NONCE:
+            raise HTTPException(400, f"challenge is longer than {LONGEST_NONCE} characters")
+        answer_to = None if nonce is None else proof(self._token, nonce)
+        return json_answer(Health(status="ok", version=perry.__version__, proof=answer_to))
+
+    async def login(self, request: Request) -> Response:
+        """Let a browser in that has the token in its link, from then on by a cookie."""
+        if not _is(request.query_params.get("token", ""), self._token):
+            words = "this link is not this daemon's: perry agent status shows the right one"
+            return json_answer({"error": words}, 401)
+        answer = HTMLResponse(_LOGGED_IN, headers={"Referrer-Policy": "no-referrer"})
+        answer.set_cookie(
+            COOKIE,
+            cookie_value(self._token),
+            max_age=LOGIN_LASTS,
+            httponly=True,
+            samesite="strict",
+        )
+        return answer
+
+    async def status(self, _: Request) -> Response:
+        """Say how the daemon, the engine and every place are."""
+        problem, host = self._daemon.reconciler.problem, self._daemon.host
+        return json_answer(
+            {
+                "version": perry.__version__,
+                "pid": os.getpid(),
+                "startedAt": self._started_at,
+                "engine": {"reachable": problem is None, "error": problem and problem.message},
+                "watch": host.watch if host.is_ready else None,
+                "places": self._daemon.mirror.places(),
+            }
+        )
+
+    async def stop(self, _: Request) -> Response:
+        """End the daemon; workers and workspaces go on."""
+        self._stop()
+        return json_answer({"success": True})
+
+    async def events(self, request: Request) -> Response:
+        """Stream what changes: `Last-Event-ID`, or else `since`, says where to go on."""
+        since = request.headers.get("last-event-id") or request.query_params.get("since")
+        return self._streams.subscribe(since or None)
+
+
+def told(change: Change[Thing]) -> object:
+    """Give what is told of a change, in the shape that it has as JSON."""
+    match change.key:
+        case (name,):
+            return {"place": change.now or {"name": name}}
+        case (name, agent, session_id):
+            if change.now is None:
+                return {"id": session_id, "agentType": agent, "workspace": name}
+            return {"session": change.now}
+    raise ValueError(change.key)
+
+
+def _is(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode(), token.encode())

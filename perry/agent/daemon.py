@@ -1,0 +1,79 @@
+"""The daemon's parts, put together: the ledger, the mirror, the host and the workspaces' keepers.
+
+It must not know HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from perry.agent.host import Host
+from perry.agent.ledger import Ledger
+from perry.agent.mirror import Mirror
+from perry.agent.reconciler import Reconciler
+from perry.errors import WorkspaceNotFound
+from perry.workspace.names import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from perry.agent.keeper import Keeper
+    from perry.client.session_client import SessionClient
+    from perry.workspace.engine import Engine
+
+
+class Daemon:
+    """Everything that runs beside the HTTP server; `connect` reaches the engine.
+
+    `directory` is where the daemon of `port` keeps its ledger. Raises LedgerUnwritable.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        *,
+        home: Path,
+        env: Mapping[str, str],
+        connect: Callable[[], Engine],
+    ) -> None:
+        self.ledger = Ledger(directory / f"ledger-{port}.sqlite")
+        self.mirror = Mirror(self.ledger)
+        self.host = Host(home, env, self.mirror)
+        self.reconciler = Reconciler(connect, self.mirror)
+
+    def start(self) -> None:
+        """Begin to watch, to listen and to keep."""
+        self.host.start()
+        self.reconciler.start()
+
+    def stop(self) -> None:
+        """End; the workers go on."""
+        self.reconciler.stop()
+        self.host.stop()
+        self.ledger.close()
+
+    def client(self, place: str) -> SessionClient:
+        """Return what a place's sessions can be asked through; it is the daemon's to close.
+
+        Raises WorkspaceNotFound, WorkspaceNotRunning and WorkerError.
+        """
+        return self.host.client() if place == HOST else self._keeper(place).client()
+
+    def asking(self, place: str) -> SessionClient:
+        """Return a client of its own for a long question, which the caller closes.
+
+        Raises what `client` raises.
+        """
+        return self.host.client() if place == HOST else self._keeper(place).asking()
+
+    def _keeper(self, place: str) -> Keeper:
+        keeper = self.reconciler.keeper(place)
+        if keeper is None:
+            raise WorkspaceNotFound(
+                f"There is no workspace '{place}'",
+                hint=f"perry workspace list shows them; perry workspace init {place} makes it.",
+                workspace=place,
+            )
+        return keeper

@@ -1,0 +1,94 @@
+"""Runs the agent daemon: one socket, one token, one uvicorn, until a signal or `perry agent stop`.
+
+The port is bound first, so that a second daemon says that one runs; what answers there is asked
+for the proof that it has this user's token before it is believed. This module must not know what
+the daemon answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from perry.agent.access import ensure_token, state_directory
+from perry.agent.app import create_app, told
+from perry.agent.daemon import Daemon
+from perry.client.agent_client import AgentClient
+from perry.errors import AgentRunning, PerryError, PortInUse
+from perry.worker.events import Streams
+from perry.worker.serve import listen, serve_app, url_of
+from perry.workspace.engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A daemon that answers: its base URL, and the link that lets a browser in."""
+
+    url: str
+    login: str
+
+
+def run(
+    host: str,
+    port: int,
+    *,
+    env: Mapping[str, str],
+    on_listening: Callable[[Listening], None],
+    directory: Path | None = None,
+) -> NoReturn:
+    """Serve until SIGTERM, SIGINT or a stop over HTTP, then end the process at once.
+
+    `on_listening` is called once the port is bound. Raises AgentRunning where another daemon has
+    the port, PerryError where something else has it, UsageError for a host that isn't here.
+    """
+    directory = directory or state_directory()
+    token = ensure_token(directory)
+    try:
+        listener = listen(host, port)
+    except PortInUse as error:
+        raise _running(port, token) or error from error
+    with closing(listener):
+        port = listener.getsockname()[1]
+        daemon = Daemon(directory, port, home=Path.home(), env=env, connect=Engine.connect)
+        streams = Streams(daemon.ledger.journal, told)
+        app = create_app(daemon, token, streams, hosts=frozenset({host.lower()}), stop=_stop)
+        url = url_of(host, listener)
+        on_listening(Listening(url, f"{url}/login?token={token}"))
+        daemon.start()
+        serve_app(app, listener, streams)
+        daemon.stop()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _running(port: int, token: str) -> PerryError | None:
+    """Say which daemon has the port, None where something else has it."""
+    url = f"http://{LOOPBACK}:{port}"
+    try:
+        with AgentClient(url, token) as client:
+            pid = client.status().pid
+    except PerryError:
+        return None  # no daemon of this user's: the port's own error says what to do
+    return AgentRunning(
+        f"An agent daemon runs already at {url} (process {pid})",
+        hint="perry agent status shows how it is; perry agent stop ends it.",
+    )

@@ -1,0 +1,199 @@
+"""The daemon's answers about sessions: those of the host and of every workspace, in one list.
+
+Lists come out of the mirror and wait for nobody; messages, deletions and searches are asked of the
+place that has the session. Each answer says how every place is known. It must not know how places
+are reached.
+"""
+
+from __future__ import annotations
+
+import functools
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from perry.agent.failures import told
+from perry.agent.models import PlacedSession, placed
+from perry.errors import PerryError, WorkerUnreachable
+from perry.protocol import DEFAULT_PAGE
+from perry.sessions.models import Hit
+from perry.sessions.search import LONGEST_QUERY, MOST_HITS, words_in
+from perry.worker.answers import asked_agent, flag, has_tag, in_thread, json_answer, number
+from perry.worker.encoding import encode
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from perry.agent.daemon import Daemon
+    from perry.agent.mirror import Listing
+    from perry.agent.models import Place
+    from perry.client.session_client import SessionClient
+    from perry.sessions.models import SearchPage
+
+SEARCH_PATIENCE = 30.0
+"""Seconds that all places together have for a search; who needs longer is named in the answer."""
+
+SEARCHES = 16
+"""Places that are searched at the same time."""
+
+
+class PlacedHit(Hit, frozen=True, kw_only=True, rename="camel", gc=False):
+    """A hit, and the name of the place that it is in."""
+
+    workspace: str
+
+
+class SessionsApi:
+    """The endpoints, one method each."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._mirror = daemon.mirror
+        self._listed: tuple[Listing | None, tuple[Place, ...], bytes] = (None, (), b"")
+        self._searching = anyio.CapacityLimiter(SEARCHES)
+
+    def routes(self) -> list[Route]:
+        """Give the table of what is answered here."""
+        one = "/api/workspaces/{name}/sessions/{id}"
+        return [
+            Route("/api/sessions", self.sessions),
+            Route("/api/search", self.search),
+            Route(one, self.session, methods=["GET", "DELETE"]),
+            Route(f"{one}/messages", self.messages),
+        ]
+
+    async def sessions(self, request: Request) -> Response:
+        """List sessions, newest activity first, and how each place is known."""
+        limit, offset = number(request, "limit"), number(request, "offset") or 0
+        workspace = request.query_params.get("workspace") or None
+        agent, children = asked_agent(request), flag(request, "children")
+        version, places = self._mirror.version, self._mirror.places()
+        if workspace is not None:
+            places = tuple(place for place in places if place.name == workspace)
+            if not places:
+                raise HTTPException(404, f"there is no workspace '{workspace}'")
+        tag = self._tag(version, places)
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if has_tag(request, tag):
+            return Response(status_code=304, headers=headers)
+        found = self._mirror.sessions(workspace=workspace, agent=agent, children=children)
+        if offset or limit is not None:
+            page = found[offset : None if limit is None else offset + limit]
+            return json_answer(_listing(page, len(found), places), headers=headers)
+        listed, listed_places, body = self._listed
+        if listed is not found or listed_places != places:
+            body = await in_thread(encode, _listing(found, len(found), places))
+            self._listed = found, places, body
+        return Response(body, headers=headers, media_type="application/json")
+
+    def _tag(self, version: int, places: tuple[Place, ...]) -> str:
+        digest = blake2b(msgspec.json.encode(places), digest_size=8).hexdigest()
+        return f'"{self._mirror.run}-{version}-{digest}"'
+
+    async def session(self, request: Request) -> Response:
+        """Show or delete one session."""
+        name, session_id = request.path_params["name"], request.path_params["id"]
+        agent = asked_agent(request)
+
+        def show() -> PlacedSession:
+            return placed(self._daemon.client(name).get_session(session_id, agent=agent), name)
+
+        def delete() -> None:
+            self._daemon.client(name).delete_session(session_id, agent=agent)
+
+        if request.method == "DELETE":
+            await in_thread(delete)
+            return json_answer({"success": True})
+        found = await in_thread(show)
+        return json_answer({"session": found, "place": self._mirror.place(name)})
+
+    async def messages(self, request: Request) -> Response:
+        """Give one page of a session's messages; `offset` counts back from the newest."""
+        name, session_id = request.path_params["name"], request.path_params["id"]
+        limit, offset = number(request, "limit"), number(request, "offset") or 0
+        page = await in_thread(
+            lambda: self._daemon.client(name).list_messages(
+                session_id,
+                limit=DEFAULT_PAGE if limit is None else limit,
+                offset=offset,
+                agent=asked_agent(request),
+            )
+        )
+        answer: dict[str, object] = {"workspace": name, **msgspec.structs.asdict(page)}
+        return json_answer({**answer, "place": self._mirror.place(name)})
+
+    async def search(self, request: Request) -> Response:
+        """Find words in the sessions of every place, or of one; who couldn't be asked is named."""
+        query, limit = request.query_params.get("q", ""), number(request, "limit")
+        if not words_in(query) or len(query) > LONGEST_QUERY:
+            raise HTTPException(400, f"q must be 1 to {LONGEST_QUERY} characters of words")
+        workspace = request.query_params.get("workspace") or None
+        names = [workspace] if workspace else [place.name for place in self._mirror.places()]
+        ask = functools.partial(
+            _search,
+            words=query,
+            agent=asked_agent(request),
+            since=number(request, "since"),
+            limit=DEFAULT_PAGE if limit is None else min(limit, MOST_HITS),
+        )
+        pages: dict[str, SearchPage] = {}
+        failures: dict[str, PerryError] = {name: _too_late(name) for name in names}
+
+        async def search_one(name: str) -> None:
+            try:
+                pages[name] = await anyio.to_thread.run_sync(
+                    lambda: ask(self._daemon.asking(name)),
+                    abandon_on_cancel=True,
+                    limiter=self._searching,
+                )
+            except PerryError as error:
+                failures[name] = error
+            else:
+                del failures[name]
+
+        with anyio.move_on_after(SEARCH_PATIENCE):
+            async with anyio.create_task_group() as group:
+                for name in names:
+                    group.start_soon(search_one, name)
+        return json_answer(_found(pages, failures))
+
+
+def _listing(page: Listing, total: int, places: tuple[Place, ...]) -> object:
+    return {"sessions": page, "total": total, "places": places}
+
+
+def _search(
+    client: SessionClient, *, words: str, agent: str | None, since: int | None, limit: int
+) -> SearchPage:
+    with client:
+        return client.search(words, agent=agent, since=since, limit=limit)
+
+
+def _found(pages: dict[str, SearchPage], failures: dict[str, PerryError]) -> object:
+    """Join what was found, the newest message first."""
+    hits = [
+        PlacedHit(*msgspec.structs.astuple(hit), workspace=name)
+        for name, page in pages.items()
+        for hit in page.hits
+    ]
+    hits.sort(key=lambda hit: hit.timestamp or "", reverse=True)
+    sessions = [placed(one, name) for name, page in pages.items() for one in page.sessions]
+    return {
+        "hits": hits,
+        "sessions": sessions,
+        "failures": [{**told(error), "workspace": name} for name, error in failures.items()],
+    }
+
+
+def _too_late(name: str) -> PerryError:
+    return WorkerUnreachable(
+        f"'{name}' has not answered within {SEARCH_PATIENCE:g} s",
+        hint=f"perry workspace logs --worker {name} may say why.",
+        workspace=name,
+    )
