@@ -19,6 +19,17 @@ from perry.workspace.progress import finish
 # Started in a shell's background, this process ignores SIGINT, and so would every command it runs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ELSEWHERE = (
+    "CLAUDE_CONFIG_DIR",
+    "CODEX_HOME",
+    "GEMINI_CLI_HOME",
+    "OPENCODE_DB",
+    "PI_CODING_AGENT_DIR",
+    "PI_CODING_AGENT_SESSION_DIR",
+    "XDG_DATA_HOME",
+)
+"""Variables with which a user has coding agents keep their sessions out of the home."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fail-on-skip", action="store_true", help="a skipped test fails the run")
@@ -104,13 +115,25 @@ def engine() -> Iterator[Engine]:
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep what perry caches in tests out of the user's own cache."""
     directory = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(directory)
-    yield directory
-    if before is None:
-        del os.environ["XDG_CACHE_HOME"]
-    else:
-        os.environ["XDG_CACHE_HOME"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(directory))
+        yield directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run with a home of the tests' own: the user's sessions are shown in none of them.
+
+    The Docker context stays the user's, or there would be no engine for some.
+    """
+    directory = tmp_path_factory.mktemp("home")
+    docker = os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_CONFIG", docker)
+        patch.setenv("HOME", str(directory))
+        for name in ELSEWHERE:
+            patch.delenv(name, raising=False)
+        yield directory
 
 
 @pytest.fixture

@@ -60,10 +60,10 @@ def export(
     """
     fleet = connect_fleet(workspace)
     found, gathered = fleet.find(session_id, agent=agent)
-    with fleet.connect(found.workspace) as client:
+    with fleet.connect(found.place) as client:
         family = [found.session, *descendants(found, gathered)]
         exported = (Exported(one, _messages(client, one)) for one in family)
-        text = WRITERS[format_](found.workspace.name, exported)
+        text = WRITERS[format_](found.place.name, exported)
         if output is None:
             for piece in text:
                 sys.stdout.write(piece)
@@ -89,7 +89,7 @@ def descendants(found: Found, gathered: Gathered) -> list[Session]:
 
 def _may_be_kin(other: Found, found: Found) -> bool:
     return (
-        other.workspace.name == found.workspace.name
+        other.place.name == found.place.name
         and other.session.agent_type == found.session.agent_type
         and other.session.id != found.session.id
     )

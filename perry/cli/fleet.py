@@ -1,9 +1,9 @@
-"""All running workspaces, asked at once.
+"""The host and all running workspaces, asked at once.
 
-Sessions live in the workspaces, so a question about sessions goes to every one that runs; a slow
-or broken one must neither hold up nor hide the others. Here are the asking, the sorting and the
-finding of a session by the start of its id. This module must not print, and must not know how a
-worker is reached or revived.
+Sessions live on the host and in the workspaces, so a question about sessions goes to each of these
+places; a slow or broken one must neither hold up nor hide the others. Here are the asking, the
+sorting and the finding of a session by the start of its id. This module must not print, and must
+not know how a worker is reached or revived, or how the host is read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
+from perry.cli.host import Host
 from perry.cli.text import counted, one_line, shortened
 from perry.errors import (
     PerryError,
@@ -24,6 +25,7 @@ from perry.errors import (
     WorkerUnreachable,
     WorkspaceNotRunning,
 )
+from perry.workspace import names
 
 if TYPE_CHECKING:
     from perry.client.session_client import SessionClient
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     from perry.workspace.models import Workspace
 
 Answer = TypeVar("Answer")
+
+Place: TypeAlias = "Workspace | Host"
+"""Where sessions are."""
+
+ENGINE = "the engine"
+"""What couldn't answer where the workspaces are not even known."""
 
 PATIENCE = 60.0
 """Seconds for all workspaces together; a worker may have to be started first."""
@@ -41,92 +49,95 @@ TOLD = 10
 
 @dataclass(frozen=True)
 class Found:
-    """A session and the workspace it is in."""
+    """A session and the place it is in."""
 
     session: Session
-    workspace: Workspace
+    place: Place
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """The sessions of all workspaces, newest activity first, and whoever didn't answer.
+    """The sessions of all places, newest activity first, and whoever didn't answer.
 
-    `asked` counts the workspaces that were asked, those in `failures` included.
+    `asked` names the places that were asked, those in `failures` included.
     """
 
     found: tuple[Found, ...]
     failures: Mapping[str, PerryError]
-    asked: int
+    asked: tuple[str, ...]
 
     @property
     def nobody_answered(self) -> bool:
-        """Whether there were workspaces to ask and none of them answered."""
-        return self.asked > 0 and len(self.failures) == self.asked
+        """Whether there were places to ask and none of them answered."""
+        return bool(self.asked) and set(self.asked) <= self.failures.keys()
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """The workspaces that questions about sessions go to.
+    """The places that questions about sessions go to: the host, and workspaces that run.
 
-    `connect` reaches a workspace's worker, reviving it where needed, and raises PerryError.
+    `connect` reaches who answers for a place, reviving a worker where needed, and raises
+    PerryError. `missing` is what keeps other places from being asked at all.
     """
 
-    workspaces: Sequence[Workspace]
-    connect: Callable[[Workspace], AbstractContextManager[SessionClient]]
+    places: Sequence[Place]
+    connect: Callable[[Place], AbstractContextManager[SessionClient]]
+    missing: Mapping[str, PerryError] = field(default_factory=dict)
 
     def sessions(
         self, *, agent: str | None = None, children: bool = False, limit: int | None = None
     ) -> Gathered:
-        """Ask all workspaces for their sessions; who can't answer is in `failures`."""
+        """Ask all places for their sessions; who can't answer is in `failures`."""
 
-        def listed(workspace: Workspace) -> Sequence[Session]:
-            with self.connect(workspace) as client:
+        def listed(place: Place) -> Sequence[Session]:
+            with self.connect(place) as client:
                 return client.list_sessions(agent=agent, children=children, limit=limit)
 
-        answers, failures = ask_each(self.workspaces, listed, PATIENCE)
+        answers, failures = ask_each(self.places, listed, PATIENCE)
         found = [
-            Found(session, workspace)
-            for workspace in self.workspaces
-            for session in answers.get(workspace.name, ())
+            Found(session, place)
+            for place in self.places
+            for session in answers.get(place.name, ())
         ]
         found.sort(key=lambda one: one.session.last_activity, reverse=True)
-        return Gathered(tuple(found[:limit]), failures, len(self.workspaces))
+        asked = tuple(place.name for place in self.places)
+        return Gathered(tuple(found[:limit]), {**self.missing, **failures}, asked)
 
     def find(self, prefix: str, *, agent: str | None = None) -> tuple[Found, Gathered]:
         """Find the one session whose id begins with `prefix`, children included.
 
         Returns it with everything that was gathered on the way. Raises SessionNotFound,
-        SessionAmbiguous, and the error of the only workspace asked if that one can't answer.
+        SessionAmbiguous, and the error of the only place there is if that one can't answer.
         """
         gathered = self.sessions(agent=agent, children=True)
-        if len(self.workspaces) == 1:
+        if len(self.places) == 1 and not self.missing:
             for failure in gathered.failures.values():
                 raise failure
         return resolved(prefix, gathered), gathered
 
 
 def ask_each(
-    workspaces: Sequence[Workspace],
-    question: Callable[[Workspace], Answer],
+    places: Sequence[Place],
+    question: Callable[[Place], Answer],
     seconds: float,
 ) -> tuple[dict[str, Answer], dict[str, PerryError]]:
-    """Ask every workspace in a thread of its own; answers and failures by workspace name.
+    """Ask every place in a thread of its own; answers and failures by the place's name.
 
     Who hasn't answered after `seconds` counts as WorkerUnreachable, and its thread is left behind
     (a daemon: it doesn't keep the process alive).
     """
     done: queue.SimpleQueue[tuple[str, Callable[[], Answer]]] = queue.SimpleQueue()
 
-    def ask(workspace: Workspace) -> None:
-        outcome = _outcome(lambda: question(workspace))
-        done.put((workspace.name, outcome))
+    def ask(place: Place) -> None:
+        outcome = _outcome(lambda: question(place))
+        done.put((place.name, outcome))
 
-    for workspace in workspaces:
-        threading.Thread(target=ask, args=(workspace,), daemon=True).start()
+    for place in places:
+        threading.Thread(target=ask, args=(place,), daemon=True).start()
     answers: dict[str, Answer] = {}
     failures: dict[str, PerryError] = {}
     deadline = time.monotonic() + seconds
-    while len(answers) + len(failures) < len(workspaces):
+    while len(answers) + len(failures) < len(places):
         try:
             name, outcome = done.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
@@ -135,9 +146,9 @@ def ask_each(
             answers[name] = outcome()
         except PerryError as error:
             failures[name] = error
-    for workspace in workspaces:
-        if workspace.name not in answers and workspace.name not in failures:
-            failures[workspace.name] = _too_late(workspace.name, seconds)
+    for place in places:
+        if place.name not in answers and place.name not in failures:
+            failures[place.name] = _too_late(place, seconds)
     return answers, failures
 
 
@@ -157,11 +168,17 @@ def _raising(error: Exception) -> Callable[[], NoReturn]:
     return raise_it
 
 
-def _too_late(name: str, seconds: float) -> PerryError:
+def _too_late(place: Place, seconds: float) -> PerryError:
+    if isinstance(place, Host):
+        return WorkerUnreachable(
+            f"The host's sessions were not read within {seconds:g} s.",
+            hint="`perry worker serve` reads them in its own time; after it they are remembered.",
+            workspace=place.name,
+        )
     return WorkerUnreachable(
-        f"The workspace {name} has not answered within {seconds:g} s.",
-        hint=f"`perry workspace logs --worker {name}` may say why.",
-        workspace=name,
+        f"The workspace {place.name} has not answered within {seconds:g} s.",
+        hint=f"`perry workspace logs --worker {place.name}` may say why.",
+        workspace=place.name,
     )
 
 
@@ -190,15 +207,25 @@ def resolved(prefix: str, gathered: Gathered) -> Found:
 
 def _candidate(one: Found) -> str:
     title = shortened(one_line(one.session.title), 40)
-    return f"{one.session.id}  {one.workspace.name}  {one.session.agent_type}  {title}"
+    return f"{one.session.id}  {one.place.name}  {one.session.agent_type}  {title}"
 
 
 def _unasked(gathered: Gathered) -> str:
-    if gathered.failures:
-        return f"Not asked, because they can't answer: {', '.join(sorted(gathered.failures))}."
-    if not gathered.asked:
-        return "No workspace is running; `perry workspace list` shows them all."
-    return "`perry session list` shows them all."
+    if not gathered.failures:
+        return "`perry session list` shows them all."
+    lines = [f"  {name}: {error.message}" for name, error in sorted(gathered.failures.items())]
+    return "\n".join(["Not asked, because they can't answer:", *lines])
+
+
+def whereabouts(places: Sequence[str]) -> str:
+    """Say where was looked: `on the host and in 2 workspaces`."""
+    on_host = names.HOST in places
+    count = len(places) - on_host
+    parts = ["on the host"] * on_host + [f"in {counted(count, 'workspace')}"] * bool(count)
+    return " and ".join(parts)
+
+
+NONE_RUNNING = "no workspace is running; start one: perry workspace init NAME"
 
 
 def running(workspaces: Sequence[Workspace], only: str | None) -> list[Workspace]:

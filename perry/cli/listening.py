@@ -1,8 +1,8 @@
-"""Several workspaces at once, each told of at the moment that it says something.
+"""Several places at once, each told of at the moment that it says something.
 
-Every workspace is listened to in a thread of its own, and what they hear comes out of one queue in
-the main thread, so that the slowest holds up nobody and the broken one hides nobody. This module
-must not know what is heard, or how a worker is reached.
+Every workspace, and the host, is listened to in a thread of its own, and what they hear comes out
+of one queue in the main thread, so that the slowest holds up nobody and the broken one hides
+nobody. This module must not know what is heard, or how a worker is reached.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from perry.cli.host import Host
 from perry.errors import PerryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from perry.workspace.models import Workspace
+    from perry.cli.fleet import Place
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ LATECOMERS = 2.0
 
 @dataclass(frozen=True)
 class Ended:
-    """Nothing more comes from a workspace, because of an error."""
+    """Nothing more comes from a place, because of an error."""
 
     workspace: str
     error: PerryError
@@ -47,16 +48,16 @@ class _Closed:
 
 @dataclass(frozen=True)
 class _Done:
-    """Nothing more comes from a workspace."""
+    """Nothing more comes from a place."""
 
-    workspace: Workspace
+    place: Place
 
 
 @dataclass(frozen=True)
 class _Listed:
     """The workspaces that run now."""
 
-    workspaces: Sequence[Workspace]
+    workspaces: Sequence[Place]
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ Coming = queue.Queue[_Heard[T] | Ended | _Done | _Listed | _Closed | _Failed]
 
 
 def merged(
-    workspaces: Sequence[Workspace],
-    heard: Callable[[Workspace], Iterable[T]],
+    places: Sequence[Place],
+    heard: Callable[[Place], Iterable[T]],
     *,
     idle: Callable[[], object],
-    more: Callable[[], Sequence[Workspace]] | None = None,
+    more: Callable[[], Sequence[Place]] | None = None,
     every: float = LATECOMERS,
 ) -> Iterator[T | Ended]:
-    """Give what is heard in all workspaces, as it comes, until it ends in each of them.
+    """Give what is heard in all places, as it comes, until it ends in each of them.
 
     `idle` is called when there is nothing, before waiting. `more` lists the workspaces that run: it
     is asked every so many seconds, those that are new are listened to as well, and there is no
@@ -91,7 +92,7 @@ def merged(
     """
     coming: Coming[T] = queue.Queue(WAITING)
     listeners = _Listeners(heard, coming)
-    listeners.add(workspaces)
+    listeners.add(places)
     _when_unread(lambda: coming.put(_Closed()))
     if more is not None:
         threading.Thread(target=_look_again, args=(more, every, coming), daemon=True).start()
@@ -103,8 +104,8 @@ def merged(
                 yield item
             case Ended() as ended:
                 yield ended
-            case _Done(workspace):
-                listeners.remove(workspace)
+            case _Done(place):
+                listeners.remove(place)
             case _Listed(running):
                 listeners.add(running)
             case _Closed():
@@ -116,7 +117,7 @@ def merged(
 class _Listeners(Generic[T]):
     """The threads that listen; used by the main thread alone."""
 
-    def __init__(self, heard: Callable[[Workspace], Iterable[T]], coming: Coming[T]) -> None:
+    def __init__(self, heard: Callable[[Place], Iterable[T]], coming: Coming[T]) -> None:
         self._heard = heard
         self._coming = coming
         self._names: set[str] = set()
@@ -126,35 +127,35 @@ class _Listeners(Generic[T]):
     def any(self) -> bool:
         return bool(self._names)
 
-    def add(self, workspaces: Iterable[Workspace]) -> None:
-        """Listen to workspaces, but for those that are listened to, or ended and run on."""
-        for workspace in workspaces:
-            if workspace.name in self._names or _run_of(workspace) in self._ended:
+    def add(self, places: Iterable[Place]) -> None:
+        """Listen to places, but for those that are listened to, or ended and run on."""
+        for place in places:
+            if place.name in self._names or _run_of(place) in self._ended:
                 continue
-            self._names.add(workspace.name)
-            threading.Thread(target=self._listen, args=(workspace,), daemon=True).start()
+            self._names.add(place.name)
+            threading.Thread(target=self._listen, args=(place,), daemon=True).start()
 
-    def remove(self, workspace: Workspace) -> None:
-        """Forget a workspace that has ended, until it is started again."""
-        self._names.discard(workspace.name)
-        self._ended.add(_run_of(workspace))
+    def remove(self, place: Place) -> None:
+        """Forget a place that has ended, until it is started again."""
+        self._names.discard(place.name)
+        self._ended.add(_run_of(place))
 
-    def _listen(self, workspace: Workspace) -> None:
+    def _listen(self, place: Place) -> None:
         try:
-            for item in self._heard(workspace):
+            for item in self._heard(place):
                 self._coming.put(_Heard(item))
         except PerryError as error:
-            self._coming.put(Ended(workspace.name, error))
+            self._coming.put(Ended(place.name, error))
         except Exception as error:  # noqa: BLE001  # raised again in the main thread
             self._coming.put(_Failed(error))
-        self._coming.put(_Done(workspace))
+        self._coming.put(_Done(place))
 
 
-def _run_of(workspace: Workspace) -> tuple[str, str | None]:
-    return workspace.container_id, workspace.started_at
+def _run_of(place: Place) -> tuple[str, str | None]:
+    return (place.name, None) if isinstance(place, Host) else (place.container_id, place.started_at)
 
 
-def _look_again(more: Callable[[], Sequence[Workspace]], every: float, coming: Coming[T]) -> None:
+def _look_again(more: Callable[[], Sequence[Place]], every: float, coming: Coming[T]) -> None:
     while True:
         time.sleep(every)
         try:

@@ -21,7 +21,10 @@ Id = Annotated[
     str, typer.Argument(metavar="ID", help="Its id, or the start of it.", show_default=False)
 ]
 InWorkspace = Annotated[
-    str | None, typer.Option("--workspace", "-w", metavar="NAME", help="Only in that workspace.")
+    str | None,
+    typer.Option(
+        "--workspace", "-w", metavar="NAME", help="Only in that workspace, or on the host: host."
+    ),
 ]
 Agent = Annotated[
     str | None, typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude.")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 import typer
 
-from perry.cli.fleet import Found, Gathered, short_ids
+from perry.cli.fleet import NONE_RUNNING, Found, Gathered, short_ids, whereabouts
 from perry.cli.text import (
     Column,
     ago,
@@ -30,6 +30,7 @@ from perry.cli.text import (
 )
 from perry.cli.transcript import BOLD, DIM, GREEN, RED, YELLOW, transcript_lines
 from perry.errors import PerryError, UsageError
+from perry.workspace import names
 
 if TYPE_CHECKING:
     from perry.sessions.models import Message, Session
@@ -236,12 +237,15 @@ def _print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
 # Sessions
 
 
-def sessions(gathered: Gathered) -> None:
-    """Show sessions as a table, and on stderr the workspaces that didn't answer."""
+def sessions(gathered: Gathered, *, everywhere: bool) -> None:
+    """Show sessions as a table, and on stderr who didn't answer, or that there are none.
+
+    `everywhere` says that all places were meant.
+    """
     failures(gathered)
     if not gathered.found:
         if not gathered.failures:
-            line(_no_sessions(gathered), stream=sys.stderr)
+            line(nothing("no sessions", gathered.asked, everywhere=everywhere), stream=sys.stderr)
         return
     now = time.time()
     ids = [one.session.id for one in gathered.found]
@@ -258,10 +262,10 @@ def sessions(gathered: Gathered) -> None:
     rows = [
         (
             told[one.session.id],
-            one.workspace.name,
+            one.place.name,
             one.session.agent_type,
             one.session.title,
-            _below_home(one.session.directory, one.workspace.home),
+            _below_home(one.session.directory, one.place.home),
             str(one.session.message_count),
             ago(one.session.last_activity, now),
         )
@@ -271,16 +275,16 @@ def sessions(gathered: Gathered) -> None:
 
 
 def failures(gathered: Gathered) -> None:
-    """Say on stderr which workspaces didn't answer, and why."""
+    """Say on stderr who didn't answer, and why."""
     for name, error in sorted(gathered.failures.items()):
         text = error.message if name in error.message else f"{name}: {error.message}"
         warn(f"{text}\n{error.hint}" if error.hint else text)
 
 
-def _no_sessions(gathered: Gathered) -> str:
-    if not gathered.asked:
-        return "no workspace is running; start one: perry workspace init NAME"
-    return f"no sessions in {counted(gathered.asked, 'workspace')}"
+def nothing(what: str, asked: Sequence[str], *, everywhere: bool) -> str:
+    """Say that there is nothing, where, and what a newcomer could do."""
+    told = f"{what} {whereabouts(asked)}"
+    return f"{told}; {NONE_RUNNING}" if everywhere and asked == (names.HOST,) else told
 
 
 def _below_home(directory: str, home: str) -> str:
@@ -298,8 +302,8 @@ def session_head(found: Found, children: Sequence[Session]) -> None:
     session, now = found.session, time.time()
     facts = [
         session.agent_type,
-        found.workspace.name,
-        _below_home(session.directory, found.workspace.home),
+        found.place.name,
+        _below_home(session.directory, found.place.home),
         counted(session.message_count, "message"),
         ago(session.last_activity, now),
     ]

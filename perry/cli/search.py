@@ -1,6 +1,6 @@
-"""`perry session search`: words in the messages of all running workspaces.
+"""`perry session search`: words in the messages of the host and all running workspaces.
 
-Every workspace searches for itself, at the same time as the others, and what it found is printed at
+Each of them searches for itself, at the same time as the others, and what it found is printed at
 the moment that it answers. How a hit looks, and how workers are reached, is known elsewhere.
 """
 
@@ -25,9 +25,8 @@ from perry.sessions.records import epoch, milliseconds
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perry.cli.fleet import Fleet
+    from perry.cli.fleet import Fleet, Place
     from perry.sessions.models import SearchPage
-    from perry.workspace.models import Workspace
 
 MOST = 1000
 """Hits that a worker gives at most."""
@@ -72,14 +71,16 @@ def search(
     fleet = connect_fleet(workspace)
     asked = Asked(fleet, query, agent, moment, limit)
     hits = asked.as_json() if json else asked.as_lines()
-    if fleet.workspaces and asked.failed == len(fleet.workspaces):
+    if asked.nobody_answered:
         raise typer.Exit(1)
     if not hits:
-        render.line(_nothing(fleet), stream=sys.stderr)
+        where = tuple(place.name for place in fleet.places)
+        told = render.nothing("nothing found", where, everywhere=workspace is None)
+        render.line(told, stream=sys.stderr)
 
 
 class Asked:
-    """A question to all workspaces; `failed` counts those that couldn't answer it."""
+    """A question to all places; `failed` counts those that couldn't answer it."""
 
     def __init__(
         self, fleet: Fleet, query: str, agent: str | None, since: int | None, limit: int
@@ -90,6 +91,11 @@ class Asked:
         self._agent = agent
         self._since = since
         self._limit = limit
+
+    @property
+    def nobody_answered(self) -> bool:
+        """Whether there was somebody to ask, and none of them answered."""
+        return 0 < self.failed == len(self._fleet.places)
 
     def as_lines(self) -> int:
         """Print hits as they come, for people; returns how many there were."""
@@ -115,18 +121,20 @@ class Asked:
         return len(views)
 
     def pages(self) -> Iterator[tuple[str, SearchPage]]:
-        """Give what each workspace found, as they answer; who can't is told on stderr."""
+        """Give what each place found, as they answer; who can't is told on stderr."""
+        for error in self._fleet.missing.values():
+            render.failed(error)
 
-        def heard(workspace: Workspace) -> Iterator[tuple[str, SearchPage]]:
-            with self._fleet.connect(workspace) as client:
+        def heard(place: Place) -> Iterator[tuple[str, SearchPage]]:
+            with self._fleet.connect(place) as client:
                 yield (
-                    workspace.name,
+                    place.name,
                     client.search(
                         self._query, agent=self._agent, since=self._since, limit=self._limit
                     ),
                 )
 
-        for item in merged(self._fleet.workspaces, heard, idle=sys.stdout.flush):
+        for item in merged(self._fleet.places, heard, idle=sys.stdout.flush):
             if isinstance(item, Ended):
                 self.failed += 1
                 render.failed(item.error)
@@ -154,9 +162,3 @@ def moment_of(text: str, now: float) -> int:
         raise UsageError(
             f"--since {text}: not a time.", hint="Such as 2h, 3d, 2026-11-20 or 2026-11-20T10:00."
         ) from error
-
-
-def _nothing(fleet: Fleet) -> str:
-    if not fleet.workspaces:
-        return "no workspace is running; start one: perry workspace init NAME"
-    return f"nothing found in {counted(len(fleet.workspaces), 'workspace')}"

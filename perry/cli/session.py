@@ -1,4 +1,4 @@
-"""`perry session`: the sessions of all running workspaces, or of one.
+"""`perry session`: the sessions of the host and all running workspaces, or of one of them.
 
 Each command asks the fleet and hands what it found to the renderer. How workers are reached, and
 how anything looks, is known elsewhere.
@@ -43,6 +43,7 @@ app = typer.Typer(
     epilog=examples(
         "perry session list",
         "perry session list --workspace demo --agent claude --limit 10",
+        "perry session list --workspace host",
         "perry session list --json | jq -r '.sessions[].title'",
     ),
 )
@@ -57,20 +58,20 @@ def list_(
     ] = False,
     json: Json = False,
 ) -> None:
-    """List sessions, the last active ones first."""
+    """List the sessions of the host and all running workspaces, the last active ones first."""
     gathered = connect_fleet(workspace).sessions(agent=agent, children=children, limit=limit)
     if json:
         render.failures(gathered)
         render.as_json({"sessions": [session_view(one) for one in gathered.found]})
     else:
-        render.sessions(gathered)
+        render.sessions(gathered, everywhere=workspace is None)
     if gathered.nobody_answered:
         raise typer.Exit(1)
 
 
 def session_view(found: Found) -> dict[str, Any]:
     """Give a session's keys on the wire, and `workspace`."""
-    return {"workspace": found.workspace.name, **msgspec.to_builtins(found.session)}
+    return {"workspace": found.place.name, **msgspec.to_builtins(found.session)}
 
 
 @app.command(
@@ -96,7 +97,7 @@ def show(
     """
     fleet = connect_fleet(workspace)
     found, gathered = fleet.find(session_id, agent=agent)
-    with fleet.connect(found.workspace) as client:
+    with fleet.connect(found.place) as client:
         if json:
             messages = list(_messages(client, found, limit))
             render.as_json({"session": session_view(found), "messages": messages})
@@ -104,8 +105,7 @@ def show(
         children = [
             one.session
             for one in gathered.found
-            if one.session.parent_id == found.session.id
-            and one.workspace.name == found.workspace.name
+            if one.session.parent_id == found.session.id and one.place.name == found.place.name
         ]
         render.session_head(found, children)
         render.line()
@@ -136,19 +136,19 @@ def delete(
     agent: Agent = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Delete a session from its workspace.
+    """Delete a session from its workspace, or from the host.
 
     Its files go, and those of the sessions that it started.
     """
     fleet = connect_fleet(workspace)
     found, _ = fleet.find(session_id, agent=agent)
     session = found.session
-    title, where = shortened(one_line(session.title), 40), found.workspace.name
+    title, where = shortened(one_line(session.title), 40), found.place.name
     render.confirm(
         f"Delete session {one_line(session.id)} of {where}, '{title}',"
         f" {counted(session.message_count, 'message')}",
         yes=yes,
     )
-    with fleet.connect(found.workspace) as client:
+    with fleet.connect(found.place) as client:
         client.delete_session(session.id, agent=session.agent_type)
     render.line(f"deleted {one_line(session.id)} from {where}")

@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from perry.cli import render
-from perry.cli.connection import connect_fleet
+from perry.cli.connection import connect_fleet, running_workspaces
 from perry.cli.listening import Ended, merged
 from perry.cli.options import Agent, InWorkspace, examples
 from perry.cli.text import counted, one_line, shortened, width
@@ -31,10 +31,9 @@ from perry.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from perry.cli.fleet import Fleet, Found
+    from perry.cli.fleet import Fleet, Found, Place
     from perry.client.follow import Follower
     from perry.sessions.models import Message, Session
-    from perry.workspace.models import Workspace
 
 PASSING = (WorkerError, WorkspaceNotRunning, EngineError)
 """What is over in a moment when a worker, a container or an engine is restarted."""
@@ -61,18 +60,20 @@ def tail(
 ) -> None:
     """Print what is new, as it happens, until Ctrl-C.
 
-    With ID the messages of that session, without it a line for each change of any session, in
-    workspaces that are started later too.
+    With ID the messages of that session, without it a line for each change of any session, on the
+    host and in all workspaces, those that are started later too.
     """
-    fleet = connect_fleet(workspace)
+    fleet = connect_fleet(workspace, watched=True)
     if session_id is not None:
         found, _ = fleet.find(session_id, agent=agent)
         tail_session(fleet, found, lines=lines, full=full, json=json)
         return
-    if not fleet.workspaces:
-        render.line("no workspace is running yet; waiting for one", stream=sys.stderr)
-    more = None if workspace else lambda: connect_fleet(None).workspaces
-    tail_all(fleet, agent=agent, json=json, more=more)
+    for error in fleet.missing.values():
+        render.failed(error)
+    if workspace is None and len(fleet.places) == 1 and not fleet.missing:
+        told = "no workspace is running yet; listening to the host, and for one to start"
+        render.line(told, stream=sys.stderr)
+    tail_all(fleet, agent=agent, json=json, more=None if workspace else running_workspaces)
 
 
 # One session
@@ -99,7 +100,7 @@ def tail_session(fleet: Fleet, found: Found, *, lines: int, full: bool, json: bo
     if not json:
         render.conversation(told, full=full)
         return
-    where = {"workspace": found.workspace.name, "id": found.session.id}
+    where = {"workspace": found.place.name, "id": found.session.id}
     for message in told:
         _json_line({**where, "message": msgspec.to_builtins(message)})
 
@@ -107,11 +108,11 @@ def tail_session(fleet: Fleet, found: Found, *, lines: int, full: bool, json: bo
 def _messages(fleet: Fleet, found: Found, lines: int) -> Iterator[Message]:
     """Give a session's messages, and say on stderr what else happens to it."""
 
-    def heard(workspace: Workspace) -> Iterator[Message | Rewritten | Gone]:
-        return new_messages(follower(fleet, workspace), found.session, lines)
+    def heard(place: Place) -> Iterator[Message | Rewritten | Gone]:
+        return new_messages(follower(fleet, place), found.session, lines)
 
     name = one_line(found.session.id)
-    for item in merged([found.workspace], heard, idle=sys.stdout.flush):
+    for item in merged([found.place], heard, idle=sys.stdout.flush):
         if isinstance(item, Ended):
             raise item.error
         if isinstance(item, Rewritten):
@@ -169,19 +170,19 @@ def tail_all(
     *,
     agent: str | None,
     json: bool,
-    more: Callable[[], Sequence[Workspace]] | None = None,
+    more: Callable[[], Sequence[Place]] | None = None,
 ) -> None:
-    """Print a line for each change of a session in any workspace.
+    """Print a line for each change of a session in any place.
 
-    A workspace that ends is told on stderr, and the others go on. `more` lists the workspaces that
-    are there by then; without it, this ends with exit code 1 when none is left.
+    A place that ends is told on stderr, and the others go on. `more` lists the workspaces that are
+    there by then; without it, this ends with exit code 1 when no place is left.
     """
 
-    def heard(workspace: Workspace) -> Iterator[Change]:
-        return changes(follower(fleet, workspace), workspace.name, agent)
+    def heard(place: Place) -> Iterator[Change]:
+        return changes(follower(fleet, place), place.name, agent)
 
-    columns = max((width(one.name) for one in fleet.workspaces), default=0)
-    for item in merged(fleet.workspaces, heard, idle=sys.stdout.flush, more=more):
+    columns = max((width(one.name) for one in fleet.places), default=0)
+    for item in merged(fleet.places, heard, idle=sys.stdout.flush, more=more):
         if isinstance(item, Ended):
             render.failed(item.error)
         elif json:
@@ -256,11 +257,11 @@ def change_view(change: Change) -> dict[str, Any]:
     return {"workspace": change.workspace, "event": change.kind, "session": session}
 
 
-def follower(fleet: Fleet, workspace: Workspace) -> Follower:
-    """Listen to a workspace; its worker is reached anew, and revived, whenever it is lost."""
+def follower(fleet: Fleet, place: Place) -> Follower:
+    """Listen to a place; a worker is reached anew, and revived, whenever it is lost."""
     from perry.client.follow import Follower  # noqa: PLC0415  # loads slowly, see connection.py
 
-    return Follower(lambda: fleet.connect(workspace), passing=PASSING)
+    return Follower(lambda: fleet.connect(place), passing=PASSING)
 
 
 def _key(session: Session) -> tuple[str, str]:

@@ -20,6 +20,7 @@ import msgspec
 import tenacity
 from tenacity.stop import stop_base
 
+from perry.client.quoting import plain
 from perry.client.transport import TransportFactory, over_tcp
 from perry.errors import WorkerError, WorkerFailure, WorkerUnreachable, WorkerUntrusted
 from perry.protocol import Health, is_proof
@@ -32,8 +33,6 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 2.0  # s
 LONGEST_ANSWER = 60.0  # s from the first byte of an answer to its last
 LARGEST_ANSWER = 64 * 1024 * 1024  # bytes
-
-LONGEST_QUOTE = 200  # characters of a worker's own words in an error
 
 ATTEMPTS = 4
 ATTEMPTS_WHILE_STARTING = 12
@@ -327,12 +326,6 @@ def words_in(answer: Answer) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""  # not one of our worker's errors; the status has to do
     return plain(words)
-
-
-def plain(words: str) -> str:
-    """Make somebody else's words short and safe for a terminal."""
-    cut = words if len(words) <= LONGEST_QUOTE else words[:LONGEST_QUOTE] + "…"
-    return "".join(each if each.isprintable() else "\ufffd" for each in cut)
 
 
 def _retrying(worthwhile: Callable[[BaseException], bool]) -> tenacity.Retrying:

@@ -11,8 +11,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Self
 
-from perry.client.channel import plain
 from perry.client.events import Event
+from perry.client.quoting import plain
 from perry.client.session_client import BAD_REQUEST, NOT_NOW, messages_of, not_found
 from perry.errors import SessionError, SessionNotFound, WorkerFailure
 from perry.protocol import DEFAULT_PAGE, HEARTBEAT

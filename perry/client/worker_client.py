@@ -22,10 +22,10 @@ from perry.client.channel import (
     STARTING,
     Answer,
     Channel,
-    plain,
     words_in,
 )
 from perry.client.events import Event, event_of, split
+from perry.client.quoting import plain
 from perry.client.session_client import messages_of, not_found
 from perry.client.transport import TransportFactory, over_tcp
 from perry.errors import SessionNotFound, WorkerFailure

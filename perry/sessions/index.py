@@ -62,6 +62,7 @@ class SessionIndex:
         self._listing = Listing()
         self._unscanned: dict[str, Mapping[str, str]] = {}
         self._version = 0
+        self._reads = 0  # how often something was read that isn't remembered
         self._saved = 0
         self._is_scanned = False  # what was there before anybody could ask is no news
         self._is_loaded = memory is None
@@ -115,11 +116,11 @@ class SessionIndex:
             return False
         with self._saving:
             with self._lock:
-                version = self._version
+                reads = self._reads
                 readings = {name: dict(c.readings) for name, c in self._catalogs.items()}
-            if version != self._saved and self.memory.save(readings):
-                self._saved = version
-            return version == self._saved
+            if reads != self._saved and self.memory.save(readings):
+                self._saved = reads
+            return reads == self._saved
 
     def list(self, *, agent: str | None = None, children: bool = False) -> list[Session]:
         """List sessions that have messages, newest activity first.
@@ -251,7 +252,7 @@ class SessionIndex:
         """Read units and swap in what came out; the reading lock is held."""
         catalog = self._catalogs[source.agent]
         changed: dict[Unit, Reading | None] = {}
-        unknown = []
+        unknown, known = [], 0
         for unit in units:
             before = catalog.readings.get(unit)
             if before is None:
@@ -260,11 +261,13 @@ class SessionIndex:
             after = self._read(source, unit, None if afresh else before)
             if after is not before or not catalog.is_settled(unit):
                 changed[unit] = after
+                known += after is before
         found = read_many(source, unknown, lambda unit: self._read(source, unit, None))
         changed.update((unit, reading) for unit, reading in found if reading is not None)
         if not changed:
             return
         with self._lock:
+            self._reads += len(changed) > known
             for unit, reading in changed.items():
                 if reading is None:
                     del catalog.readings[unit]

@@ -89,6 +89,6 @@ def test_the_descendants_of_a_session_come_with_it_oldest_first(
         found("pi", "root", agent_type="pi"),
         Found(make_session(id="x", parent_id="root"), there),
     ]
-    gathered = Gathered((*strangers, *family), {}, 2)
+    gathered = Gathered((*strangers, *family), {}, ("demo", "other"))
     assert [one.id for one in descendants(root, gathered)] == ["early", "deep", "late"]
     assert descendants(strangers[0], gathered) == []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perry.cli.fleet import Found, Gathered, ask_each, resolved, running, short_ids
+from perry.cli.fleet import Found, Gathered, Place, ask_each, resolved, running, short_ids
 from perry.errors import (
     SessionAmbiguous,
     SessionNotFound,
@@ -30,7 +30,7 @@ def gather(make_session: Sessions, make_workspace: Workspaces) -> Callable[..., 
         found = tuple(
             Found(make_session(id=one), make_workspace(name=place)) for one, place in pairs
         )
-        return Gathered(found, {}, len({place for _, place in pairs}))
+        return Gathered(found, {}, tuple({place for _, place in pairs}))
 
     return make
 
@@ -74,13 +74,13 @@ def test_an_id_of_no_session_is_not_found(gather: Callable[..., Gathered], prefi
         resolved(prefix, gather("abc@one"))
 
 
-def test_not_found_names_the_workspaces_that_could_not_be_asked(
+def test_not_found_names_who_could_not_be_asked_and_why(
     gather: Callable[..., Gathered],
 ) -> None:
-    gathered = Gathered(gather("abc@one").found, {"two": WorkerUnreachable("gone")}, 2)
+    gathered = Gathered(gather("abc@one").found, {"two": WorkerUnreachable("gone")}, ("one", "two"))
     with pytest.raises(SessionNotFound) as raised:
         resolved("y", gathered)
-    assert "two" in raised.value.hint
+    assert raised.value.hint.splitlines()[1:] == ["  two: gone"]
 
 
 def test_workspaces_are_asked_at_once_and_failures_are_kept_apart(
@@ -89,7 +89,7 @@ def test_workspaces_are_asked_at_once_and_failures_are_kept_apart(
     workspaces = [make_workspace(name=name) for name in ("a", "b", "c")]
     together = threading.Barrier(3, timeout=10)
 
-    def question(workspace: Workspace) -> str:
+    def question(workspace: Place) -> str:
         together.wait()
         if workspace.name == "b":
             raise WorkerUnreachable("gone")
@@ -118,7 +118,7 @@ def test_a_workspace_that_is_too_slow_does_not_hold_up_the_others(
 
 
 def test_an_error_that_nobody_foresaw_is_not_swallowed(make_workspace: Workspaces) -> None:
-    def question(_: Workspace) -> None:
+    def question(_: Place) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

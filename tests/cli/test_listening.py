@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from perry.cli.fleet import Place
+from perry.cli.host import Host
 from perry.cli.listening import Ended, merged
 from perry.errors import EngineUnreachable, WorkerUnreachable
 from perry.workspace.models import Workspace
@@ -36,7 +38,8 @@ class Town:
             raise EngineUnreachable("restarting")
         return self.running
 
-    def heard(self, workspace: Workspace) -> Iterator[str]:
+    def heard(self, workspace: Place) -> Iterator[str]:
+        assert not isinstance(workspace, Host)
         yield f"{workspace.name} {workspace.started_at}"
         if workspace.name == "broken":
             raise WorkerUnreachable("gone", workspace="broken")

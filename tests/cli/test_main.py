@@ -118,7 +118,7 @@ def test_what_cannot_be_asked_for_exits_with_2_and_says_why(
     [
         ("workspace", "list"),
         ("workspace", "init"),
-        ("session", "list", "--json"),
+        ("session", "list", "--json", "--workspace", "demo"),
         ("workspace", "remove", "demo", "--yes"),
         ("uninstall", "--yes"),
     ],

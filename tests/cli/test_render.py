@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perry.cli import render
-from perry.cli.fleet import Found, Gathered
+from perry.cli.fleet import NONE_RUNNING, Found, Gathered
 from perry.cli.workspace import workspace_views
 from perry.errors import UsageError, WorkerUnreachable
 from perry.sessions.models import Session
@@ -41,7 +41,7 @@ def gathered(
         Found(make_session(id=f"{n:08d}-and-more-of-it", title=title), make_workspace())
         for n in range(3)
     )
-    return Gathered(found, {}, 1)
+    return Gathered(found, {}, ("demo",))
 
 
 def test_sessions_fit_an_80_column_terminal(
@@ -50,7 +50,7 @@ def test_sessions_fit_an_80_column_terminal(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
-    render.sessions(gathered)
+    render.sessions(gathered, everywhere=True)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert max(map(len, lines)) <= 80
@@ -60,7 +60,7 @@ def test_sessions_fit_an_80_column_terminal(
 def test_sessions_in_a_pipe_keep_whole_ids_and_titles(
     gathered: Gathered, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    render.sessions(gathered)
+    render.sessions(gathered, everywhere=True)
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("00000000-and-more-of-it  demo       claude  A title")
     assert "surely  ~/site " in line
@@ -70,17 +70,27 @@ def test_a_workspace_that_cannot_be_asked_is_told_and_hides_nothing(
     gathered: Gathered, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failures = {"other": WorkerUnreachable("nothing answers", workspace="other")}
-    render.sessions(Gathered(gathered.found, failures, 2))
+    render.sessions(Gathered(gathered.found, failures, ("demo", "other")), everywhere=True)
     said = capsys.readouterr()
     assert said.err == "warning: other: nothing answers\n"
     assert len(said.out.splitlines()) == 4
 
 
-def test_without_sessions_stdout_stays_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    render.sessions(Gathered((), {}, 0))
+@pytest.mark.parametrize(
+    ("asked", "everywhere", "told"),
+    [
+        (("host",), False, "no sessions on the host"),
+        (("demo",), False, "no sessions in 1 workspace"),
+        (("host", "a", "b"), True, "no sessions on the host and in 2 workspaces"),
+        (("host",), True, f"no sessions on the host; {NONE_RUNNING}"),
+    ],
+)
+def test_without_sessions_stdout_stays_empty_and_stderr_says_where_was_looked(
+    capsys: pytest.CaptureFixture[str], asked: tuple[str, ...], everywhere: bool, told: str
+) -> None:
+    render.sessions(Gathered((), {}, asked), everywhere=everywhere)
     said = capsys.readouterr()
-    assert said.out == ""
-    assert "perry workspace init" in said.err
+    assert (said.out, said.err) == ("", f"{told}\n")
 
 
 def views(make_workspace: Callable[..., Workspace]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from perry.cli.fleet import Fleet
+from perry.cli.fleet import Fleet, Place
 from perry.cli.search import Asked, moment_of
 from perry.client.worker_client import WorkerClient
 from perry.errors import UsageError, WorkerUnreachable
@@ -45,7 +45,7 @@ class Fleets:
     def __call__(self, *names: str) -> Fleet:
         return Fleet([self._make(name=name) for name in names], self._connect)
 
-    def _connect(self, workspace: Workspace) -> AbstractContextManager[WorkerClient]:
+    def _connect(self, workspace: Place) -> AbstractContextManager[WorkerClient]:
         if workspace.name == "broken":
             raise WorkerUnreachable("nothing answers in broken", workspace=workspace.name)
         if workspace.name == "slow":

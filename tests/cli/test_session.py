@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from perry.cli import render
-from perry.cli.fleet import Fleet
+from perry.cli.fleet import Fleet, Place
 from perry.cli.session import session_view
 from perry.client.worker_client import WorkerClient
 from perry.errors import SessionAmbiguous, WorkerUnreachable
@@ -103,7 +103,7 @@ def make_fleet(
     urls: dict[str, str], make_workspace: Callable[..., Workspace]
 ) -> Callable[..., Fleet]:
     def make(*names: str) -> Fleet:
-        def connect(workspace: Workspace) -> WorkerClient:
+        def connect(workspace: Place) -> WorkerClient:
             if workspace.name not in urls:
                 raise WorkerUnreachable("nothing answers", workspace=workspace.name)
             return WorkerClient(urls[workspace.name], workspace=workspace.name)
@@ -115,7 +115,7 @@ def make_fleet(
 
 def test_sessions_of_all_workspaces_come_newest_first(make_fleet: Callable[..., Fleet]) -> None:
     gathered = make_fleet("demo", "site").sessions()
-    told = [(one.workspace.name, one.session.id) for one in gathered.found]
+    told = [(one.place.name, one.session.id) for one in gathered.found]
     assert told == [("site", OTHER), ("site", TWO), ("demo", ONE)]
     assert [one.session.id for one in make_fleet("demo", "site").sessions(limit=2).found] == [
         OTHER,
@@ -142,7 +142,7 @@ def test_sessions_are_kept_to_one_coding_agent(make_fleet: Callable[..., Fleet])
 def test_a_prefix_is_found_over_all_workspaces(make_fleet: Callable[..., Fleet]) -> None:
     fleet = make_fleet("demo", "site")
     found, _ = fleet.find("aaaa2")
-    assert (found.workspace.name, found.session.id) == ("site", TWO)
+    assert (found.place.name, found.session.id) == ("site", TWO)
     with pytest.raises(SessionAmbiguous) as raised:
         fleet.find("aaaa")
     assert sorted(raised.value.candidates) == [ONE, TWO]
@@ -178,7 +178,7 @@ def test_a_session_is_shown_readably(
 ) -> None:
     fleet = make_fleet("demo")
     found, _ = fleet.find(ONE)
-    with fleet.connect(found.workspace) as client:
+    with fleet.connect(found.place) as client:
         render.session_head(found, [])
         render.line()
         render.conversation(client.iterate_messages(ONE), full=False)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from perry.cli.fleet import Fleet
+from perry.cli.fleet import Fleet, Place
 from perry.cli.listening import Ended, merged
 from perry.cli.tail import (
     Change,
@@ -64,7 +64,7 @@ class Revived:
         self.worker = WorkerProcess(home)
         self.removed = False
 
-    def connect(self, workspace: Workspace) -> WorkerClient:
+    def connect(self, workspace: Place) -> WorkerClient:
         if self.removed:
             raise WorkspaceNotFound("removed", workspace=workspace.name)
         if self.worker.process.poll() is not None:
@@ -102,9 +102,9 @@ def path(home: ClaudeHome, name: str = "mine") -> Path:
 
 
 def tailed(fleet: Fleet, lines: int) -> Heard:
-    with fleet.connect(fleet.workspaces[0]) as client:
+    with fleet.connect(fleet.places[0]) as client:
         session = client.get_session("mine")
-    return Heard(new_messages(follower(fleet, fleet.workspaces[0]), session, lines))
+    return Heard(new_messages(follower(fleet, fleet.places[0]), session, lines))
 
 
 def contents(items: list[Any]) -> list[str]:
@@ -117,7 +117,7 @@ def told(heard: Heard) -> list[str]:
 
 def changed(fleet: Fleet, home: ClaudeHome) -> Heard:
     """Hear of changes, from a moment on at which all is quiet."""
-    heard = Heard(changes(follower(fleet, fleet.workspaces[0]), "demo", None))
+    heard = Heard(changes(follower(fleet, fleet.places[0]), "demo", None))
     count = 1
     warm_up = home.session("1", session_id="warm-up")
     while not heard.items:
@@ -231,7 +231,7 @@ def test_changes_while_the_worker_was_dead_are_told_once(
 
 
 def test_changes_of_other_coding_agents_are_left_out(fleet: Fleet, home: ClaudeHome) -> None:
-    other = Heard(changes(follower(fleet, fleet.workspaces[0]), "demo", "pi"))
+    other = Heard(changes(follower(fleet, fleet.places[0]), "demo", "pi"))
     heard = changed(fleet, home)
     home.append(path(home), "more")
     heard.wait(1)
@@ -243,7 +243,7 @@ def test_what_several_workspaces_say_is_merged_and_one_failure_ends_one(
 ) -> None:
     workspaces = [make_workspace(name=name) for name in ("a", "broken", "c")]
 
-    def heard(workspace: Workspace) -> Iterator[str]:
+    def heard(workspace: Place) -> Iterator[str]:
         yield workspace.name
         if workspace.name == "broken":
             raise WorkerUnreachable("gone")
@@ -256,7 +256,7 @@ def test_what_several_workspaces_say_is_merged_and_one_failure_ends_one(
 
 
 def test_a_fault_of_our_own_is_not_swallowed(make_workspace: Workspaces) -> None:
-    def heard(_: Workspace) -> Iterator[str]:
+    def heard(_: Place) -> Iterator[str]:
         yield "x"
         raise ZeroDivisionError
 
@@ -267,7 +267,7 @@ def test_a_fault_of_our_own_is_not_swallowed(make_workspace: Workspaces) -> None
 def test_what_is_heard_waits_in_a_bounded_queue(make_workspace: Workspaces) -> None:
     made = []
 
-    def heard(_: Workspace) -> Iterator[int]:
+    def heard(_: Place) -> Iterator[int]:
         for number in itertools.count():
             made.append(number)
             yield number
@@ -295,7 +295,7 @@ def test_the_json_of_a_change_has_the_pinned_keys(make_session: Callable[..., Se
 SCRIPT = """
 import sys
 from perry.cli import tail
-from perry.cli.fleet import Fleet
+from perry.cli.fleet import Fleet, Place
 from perry.cli.main import app, get_command, print_error
 from perry.client.worker_client import WorkerClient
 from perry.errors import PerryError

@@ -150,9 +150,9 @@ def test_a_directory_that_cannot_be_written_is_named_and_costs_nothing_else(
 
 
 def test_nothing_is_written_until_something_changes(claude: ClaudeHome, remembered: Path) -> None:
+    before = remembered.stat().st_ino
     index = started(claude.home)
     assert index.save()
-    before = remembered.stat().st_ino
     index.refresh()
     assert index.save()
     assert remembered.stat().st_ino == before
