@@ -14,6 +14,7 @@
     │   ├── ForeignContainer       a container of that name that isn't perry's
     │   ├── ImageUnusable          no such image, or of another architecture
     │   ├── PortTaken
+    │   ├── SnapshotFailed         its files can't be kept on this machine
     │   └── CloneFailed
     ├── WorkerError              the worker of one workspace
     │   ├── WorkerCannotRun        it could not be started, or died before it was healthy
@@ -110,6 +111,10 @@ class ImageUnusable(WorkspaceError):
 
 class PortTaken(WorkspaceError):
     """A port that should be published is in use."""
+
+
+class SnapshotFailed(WorkspaceError):
+    """What is read of the workspace's files can't be kept on this machine."""
 
 
 class CloneFailed(WorkspaceError):

@@ -219,7 +219,7 @@ class Keeper:
 
     def _failed(self, error: PerryError) -> float:
         """Say so, and how long to wait: longer, the more often it has failed in a row."""
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures)
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self._failures)
         self._failures += 1
         place = self._mirror.place(self.name)
         self._remember("unknown" if place is None else place.state, error.message)

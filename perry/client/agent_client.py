@@ -63,7 +63,7 @@ class AgentClient:
             url,
             token,
             workspace="the agent daemon",
-            transport=over_tcp(),
+            transport=over_tcp,
             timeout=TIMEOUT,
             connect_timeout=CONNECT_TIMEOUT,
         )

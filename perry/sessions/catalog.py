@@ -18,10 +18,12 @@ Claims = tuple[Entry, ...]
 class Catalog:
     """Every session of one coding agent; one thread at a time may change it.
 
-    `readings` has what each unit held, `entries` the sessions by the ids that they are shown under.
+    `readings` has what each unit held, `entries` the sessions by the ids that they are shown under;
+    `root` is where the file system lies in which the sessions were written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: str = "") -> None:
+        self._root = root
         self.readings: dict[Unit, Reading] = {}
         self.entries: Shown = {}
         self._of_unit: dict[Unit, Claims] = {}
@@ -44,8 +46,8 @@ class Catalog:
         before: Shown = {}
         after: Shown = {}
         for identifier, claims in touched.items():
-            _show(claims, before)
-            _show(self._claims.get(identifier, ()), after)
+            self._show(claims, before)
+            self._show(self._claims.get(identifier, ()), after)
         for identifier in before.keys() & after.keys():
             if before[identifier] == after[identifier]:
                 del before[identifier], after[identifier]
@@ -70,9 +72,8 @@ class Catalog:
         if others:
             self._claims[identifier] = others
 
-
-def _show(claims: Claims, shown: Shown) -> None:
-    if len(claims) == 1:
-        shown[claims[0].session.id] = claims[0]
-    elif claims:
-        shown.update((entry.session.id, entry) for entry in distinct(claims))
+    def _show(self, claims: Claims, shown: Shown) -> None:
+        if len(claims) == 1:
+            shown[claims[0].session.id] = claims[0]
+        elif claims:
+            shown.update((entry.session.id, entry) for entry in distinct(claims, self._root))

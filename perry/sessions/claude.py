@@ -23,7 +23,7 @@ from perry.sessions.jsonl import LogReading, Notes, read_log, read_page
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import unpack
 from perry.sessions.records import Undecodable, decode, title_of
-from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import is_directory
 
 _FILE_NAME = re.compile(r"tool-results[/\\]+([A-Za-z0-9_-][A-Za-z0-9_.-]*\.txt)")
@@ -47,6 +47,11 @@ class ClaudeSource:
     def roots(self) -> tuple[Path, ...]:
         """The directory with one directory a project."""
         return (self._projects,)
+
+    @property
+    def files(self) -> tuple[Files, ...]:
+        """The logs, and the texts of results that were stored beside them."""
+        return (Files(self._projects, ("*.jsonl", "*.txt")),)
 
     def scan(self) -> Scan:
         """Find every log, two levels down and in the `subagents` of each session."""

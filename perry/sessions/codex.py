@@ -34,7 +34,7 @@ from perry.sessions.records import (
     title_of,
     token_count,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import files_below, placed
 
 _MAIN = ""
@@ -119,6 +119,15 @@ class CodexSource:
     def roots(self) -> tuple[Path, ...]:
         """The directory that holds the logs and the names."""
         return (self._base,)
+
+    @property
+    def files(self) -> tuple[Files, ...]:
+        """The logs, and the log and the databases of names."""
+        return (
+            *(Files(place, ("*.jsonl",)) for place in self._places),
+            Files(self._base, (NAMES_LOG,), below=False),
+            Files(self._base, ("state_*.sqlite",), below=False, databases=True),
+        )
 
     def scan(self) -> Scan:
         """Find every log, and the files with names."""

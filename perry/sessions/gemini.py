@@ -32,7 +32,7 @@ from perry.sessions.jsonl import LogReading, Notes, fingerprint, opened, read_lo
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import pack, unpack
 from perry.sessions.records import Undecodable, decode, title_of
-from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import directories_in, files_below, placed
 
 _MAIN = ""
@@ -49,17 +49,25 @@ class GeminiSource:
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         configured = env.get("GEMINI_CLI_HOME")
         base = placed(home, configured) if configured else home
-        self._home = base
+        self._known = (str(base), env.get("HOME") or str(home))
         self._list = base / ".gemini" / LIST_FILE
         self._tmp = base / ".gemini" / "tmp"
         self._noted: dict[Unit, str] = {}
-        self._projects = Projects({}, [str(self._home)])
+        self._projects = Projects({}, self._known)
         self._last = (b"", View())
 
     @property
     def roots(self) -> tuple[Path, ...]:
         """The directory with one directory a project."""
         return (self._tmp,)
+
+    @property
+    def files(self) -> tuple[Files, ...]:
+        """The sessions, and the files that name directories."""
+        return (
+            Files(self._tmp, ("*.json", "*.jsonl", ROOT_FILE)),
+            Files(self._list.parent, (LIST_FILE,), below=False),
+        )
 
     def scan(self) -> Scan:
         """Find every session, and the files that name directories."""
@@ -101,7 +109,7 @@ class GeminiSource:
         A document that was carried on as a log stays beside it, and the log has all of it.
         """
         if True in {self._tells_of_projects(unit, readings.get(unit)) for unit in changed}:
-            self._projects = Projects(readings, [str(self._home), *self._noted.values()])
+            self._projects = Projects(readings, [*self._known, *self._noted.values()])
             changed = readings.keys() | changed
         documents = {unit[:-1] for unit in changed if unit.endswith(".jsonl")}
         found: dict[Unit, list[Entry]] = {}

@@ -12,8 +12,10 @@ import builtins
 import contextlib
 import gc
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from perry.errors import SessionError, SessionNotFound
 from perry.sessions.catalog import Catalog
@@ -48,17 +50,21 @@ class SessionIndex:
     """The sessions that a set of sources finds; every method may be called from any thread.
 
     `journal` tells what changed lately. `memory` is where readings are kept for the next index of
-    the same home; without one they aren't.
+    the same home; without one they aren't. `root` is where the file system lies in which the
+    sessions were written: paths are told as they were there.
     """
 
-    def __init__(self, sources: Iterable[Source], memory: Memory | None = None) -> None:
+    def __init__(
+        self, sources: Iterable[Source], memory: Memory | None = None, *, root: str = ""
+    ) -> None:
         self.journal: Journal[Session] = Journal()
+        self._root = shown(root)
         self.memory = memory
         self._sources = tuple(sources)
         self._reading = threading.Lock()
         self._saving = threading.Lock()
         self._lock = threading.Lock()
-        self._catalogs = {source.agent: Catalog() for source in self._sources}
+        self._catalogs = {source.agent: Catalog(root) for source in self._sources}
         self._listing = Listing()
         self._unscanned: dict[str, Mapping[str, str]] = {}
         self._version = 0
@@ -85,6 +91,10 @@ class SessionIndex:
     def roots(self) -> tuple[Path, ...]:
         """Directories to watch; they may not exist yet."""
         return tuple(root for source in self._sources for root in source.roots)
+
+    def located(self, session: Session) -> str:
+        """Tell where a session's file lies on this machine."""
+        return self._root + session.file_path
 
     def refresh(self) -> None:
         """Look at every file again, read what changed, forget what is gone."""
@@ -196,7 +206,7 @@ class SessionIndex:
         found += [dict(reading.unreadable) for reading in readings if reading.unreadable]
         if self.memory is not None and self.memory.problem is not None:
             found.append({shown(self.memory.path): self.memory.problem})
-        return {path: reason for problems in found for path, reason in problems.items()}
+        return {self._told(path): reason for these in found for path, reason in these.items()}
 
     def _find(self, session_id: str, agent: str | None) -> tuple[Source, Entry]:
         """Look an id up; where two coding agents share it, the newer session answers."""
@@ -273,11 +283,28 @@ class SessionIndex:
                     del catalog.readings[unit]
                 else:
                     catalog.readings[unit] = reading
-            shown_before, shown_after = catalog.put(source.resolve(catalog.readings, changed))
+            resolved = source.resolve(catalog.readings, changed)
+            shown_before, shown_after = catalog.put(self._as_written(resolved))
             self._listing.change(_sessions(shown_before), _sessions(shown_after))
             self._version += 1
         if self._is_scanned:
             self.journal.add(changes_between(source.agent, shown_before, shown_after))
+
+    def _as_written(
+        self, resolved: Mapping[Unit, Sequence[Entry]]
+    ) -> Mapping[Unit, Sequence[Entry]]:
+        """Tell of each session where its file was when it was written."""
+        if not self._root:
+            return resolved
+        return {unit: [self._moved(entry) for entry in found] for unit, found in resolved.items()}
+
+    def _moved(self, entry: Entry) -> Entry:
+        place = self._told(entry.session.file_path)
+        session = msgspec.structs.replace(entry.session, file_path=place)
+        return msgspec.structs.replace(entry, session=session)
+
+    def _told(self, path: str) -> str:
+        return path.removeprefix(self._root)
 
     @staticmethod
     def _read(source: Source, unit: Unit, before: Reading | None) -> Reading | None:

@@ -8,6 +8,7 @@ this module must not know.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from perry.sessions.opencode_files import (
     files_page,
     read_files,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
 
 _IN_MEMORY = ":memory:"
 
@@ -50,6 +51,16 @@ class OpenCodeSource:
         if self._named is None or self._named.is_relative_to(self._data):
             return (self._data,)
         return (self._data, self._named.parent)
+
+    @property
+    def files(self) -> tuple[Files, ...]:
+        """Both JSON layouts, the databases, and a database that lies elsewhere."""
+        found = [Files(self._data / place, ("*.json",)) for place in ("storage", "project")]
+        databases = [(self._data, name) for name in ("opencode.db", "opencode-*.db")]
+        if self._named is not None:
+            databases.append((self._named.parent, glob.escape(self._named.name)))
+        found += [Files(place, (n,), below=False, databases=True) for place, n in databases]
+        return tuple(found)
 
     def scan(self) -> Scan:
         """Find the databases and the info file of every session."""

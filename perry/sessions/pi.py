@@ -25,7 +25,7 @@ from perry.sessions.records import (
     title_of,
     token_count,
 )
-from perry.sessions.source import Entry, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import files_below, placed
 
 _MAIN = ""
@@ -95,6 +95,11 @@ class PiSource:
     def roots(self) -> tuple[Path, ...]:
         """The directory that holds the sessions."""
         return (self._sessions,)
+
+    @property
+    def files(self) -> tuple[Files, ...]:
+        """The logs."""
+        return (Files(self._sessions, ("*.jsonl",)),)
 
     def scan(self) -> Scan:
         """Find every log."""

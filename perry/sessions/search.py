@@ -72,7 +72,7 @@ def search(
     for session in index.list(agent=agent, children=True):
         if not go_on() or (since is not None and session.last_activity < since):
             return
-        if logs.may_hold(session.file_path):
+        if logs.may_hold(index.located(session)):
             for hit in _hits(index, session, words, go_on):
                 if since is None or _time_of(hit, session) >= since:
                     yield session, hit

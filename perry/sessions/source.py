@@ -45,6 +45,19 @@ class Scan(msgspec.Struct, frozen=True):
     unreadable: Mapping[str, str] = {}
 
 
+class Files(msgspec.Struct, frozen=True):
+    """Files that a reader reads: those in a directory whose names fit one of the patterns.
+
+    Patterns are those of `fnmatch`. `below` adds the directories below it; `databases` says that
+    they are SQLite's, each with a log beside it that must be of the same moment.
+    """
+
+    directory: Path
+    names: tuple[str, ...]
+    below: bool = True
+    databases: bool = False
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One session as the index shows it, and where it was read: its unit and the key in it."""
 
@@ -63,6 +76,10 @@ class Source(Protocol):
     @property
     def roots(self) -> tuple[Path, ...]:
         """Directories to watch; they may not exist yet."""
+
+    @property
+    def files(self) -> tuple[Files, ...]:
+        """All that is ever read, for copying that and nothing else: secrets lie beside it."""
 
     def scan(self) -> Scan:
         """Find every unit there is."""
@@ -115,11 +132,12 @@ def entries_of(readings: Mapping[Unit, Reading], units: Iterable[Unit]) -> dict[
     return found
 
 
-def distinct(entries: Iterable[Entry]) -> list[Entry]:
+def distinct(entries: Iterable[Entry], root: str = "") -> list[Entry]:
     """Give every entry an id of its own.
 
     The same id can stand in two places (a copied project folder; two halves of one subagent).
-    The one with most messages keeps it, and the others get a suffix made from their place.
+    The one with most messages keeps it, and the others get a suffix made from their place, which
+    is the same wherever the `root` of the file system that they were written in lies.
     """
     ordered = sorted(
         entries, key=lambda entry: (-entry.session.message_count, entry.unit, entry.key)
@@ -129,14 +147,15 @@ def distinct(entries: Iterable[Entry]) -> list[Entry]:
     for entry in ordered:
         unique = entry
         if entry.session.id in taken:
-            unique = _renamed(entry)
+            unique = _renamed(entry, root)
         taken.add(unique.session.id)
         result.append(unique)
     return result
 
 
-def _renamed(entry: Entry) -> Entry:
-    place = f"{entry.unit}\0{entry.key}".encode("utf-8", "surrogateescape")
+def _renamed(entry: Entry, root: str) -> Entry:
+    unit = entry.unit.removeprefix(root)
+    place = f"{unit}\0{entry.key}".encode("utf-8", "surrogateescape")
     suffix = hashlib.sha256(place).hexdigest()[:8]
     session = msgspec.structs.replace(entry.session, id=f"{entry.session.id}~{suffix}")
     return Entry(session, entry.unit, entry.key)

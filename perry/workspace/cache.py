@@ -40,6 +40,11 @@ def forget(kind: str, key: str) -> None:
         _file(kind, key).unlink()
 
 
+def directory(kind: str, key: str) -> Path:
+    """Return where what is too much for a file is kept under a key; it need not exist."""
+    return _file(kind, key)
+
+
 def _file(kind: str, key: str) -> Path:
     # A key may hold anything; hashed, it is a file name.
     name = hashlib.sha256(key.encode()).hexdigest()[:32]

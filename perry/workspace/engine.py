@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any, BinaryIO
 
 import docker
 import docker.errors
+import requests
 import requests.exceptions
 import urllib3.exceptions
 from docker.context import ContextAPI
@@ -30,6 +32,7 @@ from perry.workspace.objects import (
     Execution,
     Image,
     ListedContainer,
+    PathStat,
     Volume,
 )
 from perry.workspace.ssh import Destination, SshAdapter
@@ -43,6 +46,9 @@ CONFLICT = 409
 
 EVENTS = ("start", "die", "pause", "unpause", "destroy", "rename", "exec_start", "exec_die")
 """What happens to containers and is told of."""
+
+_MISSING = 404
+_CHUNK = 256 * 1024
 
 _NO_NAME = "<none>:<none>"
 """How engines before 24 call an image that has no name."""
@@ -95,6 +101,11 @@ class Engine:
     def id(self) -> str:
         """The engine's own id."""
         return str(self.describe()["ID"])
+
+    def now(self) -> int:
+        """Return the time by the engine's own clock, in seconds since the epoch."""
+        with _translated(), closing(self._ask("GET", "/_ping")) as answer:
+            return int(parsedate_to_datetime(answer.headers["Date"]).timestamp())
 
     def describe(self) -> Mapping[str, Any]:
         """Return the engine's own description (`ID`, `Architecture`, `ServerVersion`…)."""
@@ -302,10 +313,48 @@ class Engine:
             return archive.first_owner(stream)
         return None
 
+    def stat(self, container_id: str, path: str) -> PathStat | None:
+        """Return what a path in a container is, of a link the link; None where there is nothing."""
+        with _translated(), closing(self._archive("HEAD", container_id, path)) as answer:
+            if answer.status_code == _MISSING:
+                return None
+            return PathStat.from_header(answer.headers["X-Docker-Container-Path-Stat"])
+
+    @contextmanager
+    def open_archive(self, container_id: str, path: str) -> Iterator[Iterator[bytes] | None]:
+        """Stream a tar of a path in a container; None where there is nothing.
+
+        A path that ends in `/.` is a directory, and a link to one is followed, by the engine and
+        inside the container's own root only.
+        """
+        with _translated(), closing(self._archive("GET", container_id, path)) as answer:
+            missing = answer.status_code == _MISSING
+            yield None if missing else answer.iter_content(_CHUNK)
+
     def write_archive(self, container_id: str, path: str, tar: bytes) -> None:
         """Unpack a tar in a container, at a directory that exists."""
         with _translated():
             self._api.put_archive(container_id, path, tar)
+
+    def _archive(self, method: str, container_id: str, path: str) -> requests.Response:
+        # docker-py's own call can't stat, and waits forever for a stream that stalls.
+        return self._ask(method, f"/containers/{container_id}/archive", {"path": path})
+
+    def _ask(
+        self, method: str, call: str, query: Mapping[str, str] | None = None
+    ) -> requests.Response:
+        """Ask what docker-py has no call for; the answer is closed by whoever gets it."""
+        url = f"{self._api.base_url}/v{self._api.api_version}{call}"
+        plain = {"Accept-Encoding": "identity"}
+        answer: requests.Response = self._api.request(
+            method, url, params=query, headers=plain, stream=True, timeout=TIMEOUT
+        )
+        if answer.status_code != _MISSING:
+            try:
+                answer.raise_for_status()
+            except requests.exceptions.HTTPError as error:
+                docker.errors.create_api_error_from_http_exception(error)
+        return answer
 
     # Programs in containers
 

@@ -6,6 +6,9 @@ is picked out here, once. It must not know docker-py, how an engine is asked, or
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -130,6 +133,33 @@ class Volume:
     def from_inspection(cls, found: Mapping[str, Any]) -> Self:
         """Read the engine's inspection of a volume."""
         return cls(found["Name"], found.get("Labels") or {}, found.get("CreatedAt") or "")
+
+
+_KINDS = 0x8F280000
+"""The bits of Go's os.FileMode that a regular file has none of."""
+
+
+@dataclass(frozen=True)
+class PathStat:
+    """What the engine knows of a path in a container: bytes, and ns since the epoch."""
+
+    is_file: bool
+    size: int
+    modified: int
+
+    @classmethod
+    def from_header(cls, encoded: str) -> Self:
+        """Read the header with which the archive API describes a path."""
+        found = json.loads(base64.b64decode(encoded))
+        is_file = not found["mode"] & _KINDS
+        return cls(is_file, int(found["size"]), _nanoseconds(found["mtime"]))
+
+
+def _nanoseconds(moment: str) -> int:
+    """Read an RFC 3339 time, which has up to nine digits of a second."""
+    whole, digits, zone = re.fullmatch(r"(.{19})(?:\.(\d{1,9}))?(.+)", moment).groups()  # type: ignore[union-attr]  # Go always writes it so
+    seconds = int(datetime.fromisoformat(whole + zone).timestamp())
+    return seconds * 1_000_000_000 + int((digits or "0").ljust(9, "0"))
 
 
 @dataclass(frozen=True)
