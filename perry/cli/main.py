@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 GROUPS: Mapping[str, str] = {
     "workspace": "perry.cli.workspace",
     "session": "perry.cli.session",
+    "agent": "perry.cli.agent",
     "worker": "perry.cli.worker",
     "image": "perry.cli.image",
     "uninstall": "perry.cli.uninstall",

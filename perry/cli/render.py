@@ -33,6 +33,7 @@ from perry.errors import PerryError, UsageError
 from perry.workspace import names
 
 if TYPE_CHECKING:
+    from perry.client.agent_client import AgentStatus
     from perry.sessions.models import Message, Session
     from perry.workspace.models import Installed, Ready, Removed, Worker
 
@@ -201,6 +202,25 @@ def workspace(view: Mapping[str, Any]) -> None:
     for name, fact in facts.items():
         if fact:
             line(f"{name:<12} {one_line(fact)}")
+
+
+def agent(status: AgentStatus, url: str) -> None:
+    """Show how the agent daemon is, and a line for each place."""
+    now = time.time()
+    line(f"agent daemon at {url}, version {one_line(status.version)}, process {status.pid}")
+    line(f"started {ago(status.started_at, now)}")
+    if not status.engine.reachable:
+        warn(f"the Docker engine can't be reached: {status.engine.error}")
+    columns = [Column("NAME", least=12), Column("STATE"), Column("READ VIA"), Column("AS OF")]
+    rows = [
+        (one.name, one.state, one.via, "now" if one.as_of is None else ago(one.as_of, now))
+        for one in status.places
+    ]
+    line()
+    _print_table(columns, rows)
+    for one in status.places:
+        if one.error:
+            warn(f"{one.name}: {one.error}")
 
 
 def removed(result: Removed) -> None:
