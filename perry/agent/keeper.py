@@ -8,10 +8,13 @@ nothing is polled. It must not know how workers are started or reached.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from typing import TYPE_CHECKING
+
+import tenacity
 
 from perry.agent.following import follow
 from perry.agent.models import Place
@@ -20,13 +23,14 @@ from perry.errors import (
     PerryError,
     WorkerCannotRun,
     WorkerError,
+    WorkerUnreachable,
     WorkspaceNotFound,
     WorkspaceNotRunning,
 )
 from perry.workspace import revivals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from perry.agent.mirror import Mirror
     from perry.client.session_client import SessionClient
@@ -38,6 +42,19 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 4
 """Workers that are started at the same time: more would take longer, each of them."""
+
+NEWS = 0.1
+"""Seconds from the loss of the events to the engine's word of why, which is told at once."""
+
+STALE = 5.0
+"""Seconds after which what happened to a worker is no reason any more for its being dead."""
+
+GRACE = 0.3
+"""Seconds in which whoever started a container starts its worker too, as `perry workspace start`
+does; then that one is waited for."""
+
+LAUNCH = 5.0
+"""Seconds that a worker is waited for which somebody else has started."""
 
 FIRST_PAUSE = 0.5  # s after the first failure; twice as long after each further one
 LONGEST_PAUSE = 60.0  # s
@@ -51,7 +68,8 @@ FOUND_DEAD = "it was found dead"
 class Keeper:
     """The keeper of the workspace of one name; `starting` lets few workers start at once.
 
-    `ended` is called when there is no such workspace any more.
+    `found` is told the ids of the execs that are workers, so that their end is noticed; `ended` is
+    called when there is no such workspace any more.
     """
 
     def __init__(
@@ -61,6 +79,7 @@ class Keeper:
         mirror: Mirror,
         snapshots: Snapshots,
         starting: threading.Semaphore,
+        found: Callable[[Iterable[str]], None],
         ended: Callable[[Keeper], None],
     ) -> None:
         self.name = name
@@ -68,10 +87,13 @@ class Keeper:
         self._mirror = mirror
         self._snapshots = snapshots
         self._starting = starting
+        self._found = found
         self._ended = ended
         self._poked = threading.Event()
         self._stopped = threading.Event()
-        self._reason = FOUND_DEAD
+        self._launched = threading.Event()
+        self._reason: str | None = None
+        self._reason_at = 0.0
         self._failures = 0
         self._lock = threading.Lock()
         self._client: SessionClient | None = None
@@ -89,8 +111,13 @@ class Keeper:
     def poke(self, reason: str | None = None) -> None:
         """Have it look again now; `reason` says what happened to the worker, if anything."""
         if reason is not None:
-            self._reason, self._failures = reason, 0
+            self._launched.clear()
+            self._reason, self._reason_at, self._failures = reason, time.monotonic(), 0
         self._poked.set()
+
+    def launched(self) -> None:
+        """Take in that somebody has started a worker in the container."""
+        self._launched.set()
 
     def paused(self) -> None:
         """Take in that the container was paused: its worker is there, and can't answer."""
@@ -158,7 +185,6 @@ class Keeper:
             self.paused()
             return SNAPSHOT_AGE
         if not workspace.is_running:
-            self._reason = STARTED
             return self._read_snapshot(workspace, None)
         try:
             client = self._reached(workspace)
@@ -175,7 +201,7 @@ class Keeper:
             finally:
                 with self._lock:
                     self._client = None
-        return 0.0
+        return NEWS
 
     def _begin(self, client: SessionClient) -> None:
         self._failures = 0
@@ -184,14 +210,33 @@ class Keeper:
 
     def _reached(self, workspace: Workspace) -> SessionClient:
         """Reach the worker; one that is dead is revived, and why is kept."""
-        try:
-            return self._manager.reach(workspace)
-        except WorkerError:
-            reason, self._reason = self._reason, FOUND_DEAD
+        reason = self._reason if time.monotonic() - self._reason_at < STALE else None
+        self._reason = None
+        if reason is None:
+            with contextlib.suppress(WorkerError):  # it is dead, then
+                client = self._manager.reach(workspace)
+                self._found(self._manager.worker_execs(workspace))
+                return client
+        elif reason == STARTED and self._launched.wait(GRACE):
+            with contextlib.suppress(WorkerError):  # it has died, or hangs
+                return self._awaited(workspace)
+        return self._revived(workspace, reason or FOUND_DEAD)
+
+    def _awaited(self, workspace: Workspace) -> SessionClient:
+        """Wait for a worker that somebody else has started."""
+        reaching = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(WorkerUnreachable),
+            stop=tenacity.stop_after_delay(LAUNCH),
+            wait=tenacity.wait_fixed(0.05),
+            reraise=True,
+        )
+        return reaching(self._manager.reach, workspace)
+
+    def _revived(self, workspace: Workspace, reason: str) -> SessionClient:
         self._remember("running", f"its worker is started again: {reason}")
         began = time.monotonic()
         with self._starting:
-            client = self._manager.connect(workspace)
+            client = self._manager.revive(workspace)
         revival = revivals.record(workspace.container_id, reason, time.monotonic() - began)
         log.info("started the worker of %s in %.2f s: %s", self.name, revival.seconds, reason)
         return client

@@ -44,7 +44,7 @@ class Reconciler:
         self._lock = threading.Lock()
         self._keepers: dict[str, Keeper] = {}
         self._names: dict[str, str] = {}
-        self._workers: dict[str, str] = {}
+        self._workers: set[str] = set()
         self._starting = threading.Semaphore(AT_ONCE)
         self._stopped = threading.Event()
         self._manager: WorkspaceManager | None = None
@@ -141,9 +141,13 @@ class Reconciler:
         match event.action:
             case "exec_start":
                 if event.command.startswith(PROCESS_PREFIX):
-                    self._workers[event.exec_id] = event.container_id
+                    self._workers.add(event.exec_id)
+                    keeper = self.keeper(name or "")
+                    if keeper is not None:
+                        keeper.launched()
             case "exec_die":
-                if self._workers.pop(event.exec_id, None) is not None:
+                if event.exec_id in self._workers:
+                    self._workers.discard(event.exec_id)
                     self._poke(name, f"its process ended with exit code {event.exit_code}")
             case "start":
                 self._found(event, name)
@@ -175,7 +179,13 @@ class Reconciler:
             if keeper is None:
                 assert self._snapshots is not None  # noqa: S101 - made with the manager
                 keeper = Keeper(
-                    name, self.manager, self._mirror, self._snapshots, self._starting, self._forget
+                    name,
+                    self.manager,
+                    self._mirror,
+                    self._snapshots,
+                    self._starting,
+                    self._workers.update,
+                    self._forget,
                 )
                 self._keepers[name] = keeper
                 keeper.start()

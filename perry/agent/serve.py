@@ -22,13 +22,11 @@ from perry.agent.daemon import Daemon
 from perry.client.agent_client import AgentClient
 from perry.errors import AgentRunning, PerryError, PortInUse
 from perry.worker.events import Streams
-from perry.worker.serve import listen, serve_app, url_of
+from perry.worker.serve import listen, log_through, serve_app, url_of
 from perry.workspace.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
@@ -54,6 +52,8 @@ def run(
     `on_listening` is called once the port is bound. Raises AgentRunning where another daemon has
     the port, PerryError where something else has it, UsageError for a host that isn't here.
     """
+    log_through(logging.StreamHandler())
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each question to a worker
     directory = directory or state_directory()
     token = ensure_token(directory)
     try:

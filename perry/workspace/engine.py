@@ -419,6 +419,16 @@ class Engine:
         with _translated(), suppress(docker.errors.NotFound):
             self._api.exec_resize(exec_id, height=rows, width=columns)
 
+    def list_execs(self, container: Container) -> dict[str, str]:
+        """Return the programs that run in a container by exec: id to the path of the program."""
+        found = {}
+        for exec_id in container.raw.get("ExecIDs") or ():
+            with _translated(), suppress(docker.errors.NotFound):
+                execution = self._api.exec_inspect(exec_id)
+                if execution["Running"]:
+                    found[exec_id] = str(execution["ProcessConfig"].get("entrypoint", ""))
+        return found
+
     def exec_exit_code(self, exec_id: str) -> int | None:
         """Return the exit code of an exec, None while it runs."""
         with _translated():

@@ -156,6 +156,18 @@ class WorkspaceManager:
         """
         return self._supervisor.reach(self._running_container(workspace))
 
+    def revive(self, workspace: Workspace) -> WorkerClient:
+        """Start a worker that is known to be dead, and return a client of it.
+
+        Raises WorkspaceNotFound, WorkspaceNotRunning and WorkerCannotRun.
+        """
+        return self._supervisor.revive(self._running_container(workspace), workspace)
+
+    def worker_execs(self, workspace: Workspace) -> tuple[str, ...]:
+        """Return the ids of the execs that the workspace's workers run as."""
+        programs = self._engine.list_execs(self._running_container(workspace))
+        return tuple(it for it, path in programs.items() if path.startswith(bundle.PROCESS_PREFIX))
+
     def token(self, workspace: Workspace) -> str:
         """Return the token that opens the workspace's worker."""
         return self._supervisor.token(workspace.container_id)

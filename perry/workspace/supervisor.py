@@ -89,7 +89,14 @@ class Supervisor:
         try:
             return self._ladder.reach(container).client
         except WorkerUnreachable:
-            return finish(self._revive(container, workspace, gently=True, insist=True)).client
+            return self.revive(container, workspace)
+
+    def revive(self, container: Container, workspace: Workspace) -> WorkerClient:
+        """Start the worker of a container that is known to have none, and return a client of it.
+
+        One that another perry has started meanwhile will do. Raises WorkerCannotRun.
+        """
+        return finish(self._revive(container, workspace, gently=True, insist=True)).client
 
     def log(self, workspace: Workspace) -> str:
         """Return what the workspace's worker logged last; empty where it never ran."""
