@@ -61,8 +61,12 @@ LONGEST_PAUSE = 60.0  # s
 SNAPSHOT_AGE = 60.0  # s after which a place that is read by snapshot is looked at again
 STOP_PATIENCE = 10.0  # s that the end of the thread is waited for
 
+ENOUGH = 3
+"""Failures in a row from which on a worker that answers, and makes no sense, is replaced."""
+
 STARTED = "the container was started"
 FOUND_DEAD = "it was found dead"
+USELESS = "what it answered made no sense"
 
 
 class Keeper:
@@ -192,15 +196,17 @@ class Keeper:
             pause = self._failed(error)
             self._read_snapshot(workspace, error)
             return pause
-        with client:
-            try:
+        try:
+            with client:
                 live = Place(self.name, "running", "worker")
                 follow(client, self._mirror, live, begun=lambda: self._begin(client))
-            except WorkerError as error:
-                log.info("lost the worker of %s: %s", self.name, error.message)
-            finally:
-                with self._lock:
-                    self._client = None
+        except WorkerError as error:
+            log.info("lost the worker of %s: %s", self.name, error.message)
+            if self._client is None:
+                return self._failed(error)  # it was reached, and made no sense
+        finally:
+            with self._lock:
+                self._client = None
         return NEWS
 
     def _begin(self, client: SessionClient) -> None:
@@ -212,7 +218,9 @@ class Keeper:
         """Reach the worker; one that is dead is revived, and why is kept."""
         reason = self._reason if time.monotonic() - self._reason_at < STALE else None
         self._reason = None
-        if reason is None:
+        if self._failures >= ENOUGH:
+            reason = USELESS
+        elif reason is None:
             with contextlib.suppress(WorkerError):  # it is dead, then
                 client = self._manager.reach(workspace)
                 self._found(self._manager.worker_execs(workspace))
@@ -236,7 +244,7 @@ class Keeper:
         self._remember("running", f"its worker is started again: {reason}")
         began = time.monotonic()
         with self._starting:
-            client = self._manager.revive(workspace)
+            client = self._manager.revive(workspace, gently=reason != USELESS)
         revival = revivals.record(workspace.container_id, reason, time.monotonic() - began)
         log.info("started the worker of %s in %.2f s: %s", self.name, revival.seconds, reason)
         return client

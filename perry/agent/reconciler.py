@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from perry.agent.keeper import AT_ONCE, STARTED, Keeper
@@ -32,7 +31,6 @@ log = logging.getLogger(__name__)
 
 FULL_CHECK = 60.0  # s
 RETRY = (0.1, 2.0)  # s: first and longest pause before an engine that is away is asked again
-CLOCKS = 5.0  # s that the engine's clock may differ: events are asked for from so long ago
 
 
 class Reconciler:
@@ -106,7 +104,7 @@ class Reconciler:
         while not self._stopped.is_set():
             try:
                 engine = self._connected()
-                began = time.time() - CLOCKS
+                began = engine.clock()
                 self.check()
                 self._problem, pause = None, RETRY[0]
                 for event in engine.events(since=began):

@@ -212,15 +212,18 @@ def agent(status: AgentStatus, url: str) -> None:
     if not status.engine.reachable:
         warn(f"the Docker engine can't be reached: {status.engine.error}")
     columns = [Column("NAME", least=12), Column("STATE"), Column("READ VIA"), Column("AS OF")]
-    rows = [
-        (one.name, one.state, one.via, "now" if one.as_of is None else ago(one.as_of, now))
-        for one in status.places
-    ]
+    rows = [(one.name, one.state, one.via, _as_of(one.as_of, now)) for one in status.places]
     line()
     _print_table(columns, rows)
     for one in status.places:
         if one.error:
             warn(f"{one.name}: {one.error}")
+
+
+def _as_of(moment: int | None, now: float) -> str:
+    if moment is None:
+        return "now"
+    return ago(moment, now) if moment else "never"
 
 
 def removed(result: Removed) -> None:

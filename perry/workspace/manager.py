@@ -156,12 +156,14 @@ class WorkspaceManager:
         """
         return self._supervisor.reach(self._running_container(workspace))
 
-    def revive(self, workspace: Workspace) -> WorkerClient:
+    def revive(self, workspace: Workspace, *, gently: bool = True) -> WorkerClient:
         """Start a worker that is known to be dead, and return a client of it.
 
-        Raises WorkspaceNotFound, WorkspaceNotRunning and WorkerCannotRun.
+        One that is there all the same will do, unless not `gently`: then it is ended first. Raises
+        WorkspaceNotFound, WorkspaceNotRunning and WorkerCannotRun.
         """
-        return self._supervisor.revive(self._running_container(workspace), workspace)
+        container = self._running_container(workspace)
+        return self._supervisor.revive(container, workspace, gently=gently)
 
     def worker_execs(self, workspace: Workspace) -> tuple[str, ...]:
         """Return the ids of the execs that the workspace's workers run as."""

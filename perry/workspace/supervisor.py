@@ -91,12 +91,15 @@ class Supervisor:
         except WorkerUnreachable:
             return self.revive(container, workspace)
 
-    def revive(self, container: Container, workspace: Workspace) -> WorkerClient:
+    def revive(
+        self, container: Container, workspace: Workspace, *, gently: bool = True
+    ) -> WorkerClient:
         """Start the worker of a container that is known to have none, and return a client of it.
 
-        One that another perry has started meanwhile will do. Raises WorkerCannotRun.
+        `gently`, one that another perry has started meanwhile will do; else whatever runs there is
+        ended first. Raises WorkerCannotRun.
         """
-        return finish(self._revive(container, workspace, gently=True, insist=True)).client
+        return finish(self._revive(container, workspace, gently=gently, insist=gently)).client
 
     def log(self, workspace: Workspace) -> str:
         """Return what the workspace's worker logged last; empty where it never ran."""
