@@ -68,6 +68,13 @@ class Daemon:
         """
         return self.host.client() if place == HOST else self._keeper(place).asking()
 
+    def refresh(self, place: str) -> None:
+        """Have all files of a place looked at again, now. Raises what `client` raises."""
+        if place == HOST:
+            self.host.client().refresh()
+        else:
+            self._keeper(place).refresh()
+
     def _keeper(self, place: str) -> Keeper:
         keeper = self.reconciler.keeper(place)
         if keeper is None:

@@ -28,6 +28,7 @@ from perry.errors import (
     WorkspaceNotRunning,
 )
 from perry.workspace import revivals
+from perry.workspace.snapshot import STOPPED_AGE, Snapshot, Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from perry.client.session_client import SessionClient
     from perry.workspace.manager import WorkspaceManager
     from perry.workspace.models import Workspace
-    from perry.workspace.snapshot import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ LAUNCH = 5.0
 
 FIRST_PAUSE = 0.5  # s after the first failure; twice as long after each further one
 LONGEST_PAUSE = 60.0  # s
-SNAPSHOT_AGE = 60.0  # s after which a place that is read by snapshot is looked at again
+SNAPSHOT_AGE = STOPPED_AGE + 1.0  # s after which a snapshot is looked at again
 STOP_PATIENCE = 10.0  # s that the end of the thread is waited for
 
 ENOUGH = 3
@@ -157,6 +157,17 @@ class Keeper:
             workspace=self.name,
         )
 
+    def refresh(self) -> None:
+        """Have all files looked at again, now. Raises what `client` raises."""
+        client = self.client()
+        if not isinstance(client, LocalClient):
+            client.refresh()
+            return
+        workspace = self._manager.get(self.name)
+        place = self._mirror.place(self.name)
+        error = None if place is None else place.error
+        self._show(workspace, self._snapshots.take(workspace, afresh=True), error)
+
     def asking(self) -> SessionClient:
         """Return a client of its own for a long question; raises what `client` raises."""
         client = self.client()
@@ -251,14 +262,16 @@ class Keeper:
 
     def _read_snapshot(self, workspace: Workspace, error: PerryError | None) -> float:
         snapshot = self._snapshots.take(workspace)
+        self._show(workspace, snapshot, None if error is None else error.message)
+        return SNAPSHOT_AGE
+
+    def _show(self, workspace: Workspace, snapshot: Snapshot, error: str | None) -> None:
         client = LocalClient(snapshot.index, workspace=self.name)
         taken = int(snapshot.taken_at * 1000)
-        words = None if error is None else error.message
-        place = Place(self.name, workspace.state, "snapshot", taken, words)
+        place = Place(self.name, workspace.state, "snapshot", taken, error)
         self._mirror.replace(place, client.list_sessions(children=True))
         with self._lock:
             self._client = client
-        return SNAPSHOT_AGE
 
     def _remember(self, state: str, error: str) -> None:
         """Say that what is shown is what was read last."""

@@ -104,7 +104,7 @@ class Reconciler:
         while not self._stopped.is_set():
             try:
                 engine = self._connected()
-                began = engine.clock()
+                began = engine.now()
                 self.check()
                 self._problem, pause = None, RETRY[0]
                 for event in engine.events(since=began):

@@ -64,6 +64,7 @@ class SessionsApi:
         return [
             Route("/api/sessions", self.sessions),
             Route("/api/search", self.search),
+            Route("/api/workspaces/{name}/refresh", self.refresh, methods=["POST"]),
             Route(one, self.session, methods=["GET", "DELETE"]),
             Route(f"{one}/messages", self.messages),
         ]
@@ -95,6 +96,11 @@ class SessionsApi:
     def _tag(self, version: int, places: tuple[Place, ...]) -> str:
         digest = blake2b(msgspec.json.encode(places), digest_size=8).hexdigest()
         return f'"{self._mirror.run}-{version}-{digest}"'
+
+    async def refresh(self, request: Request) -> Response:
+        """Have all files of a place looked at again, and answer when that is done."""
+        await in_thread(self._daemon.refresh, request.path_params["name"])
+        return json_answer({"success": True})
 
     async def session(self, request: Request) -> Response:
         """Show or delete one session."""

@@ -197,11 +197,18 @@ def workspace(view: Mapping[str, Any]) -> None:
         else view["health"],
         "reached via": RUNGS[worker["via"]] if worker else "",
         "sessions": str(worker["sessionCount"]) if worker else "",
+        "revived": _revived(view["revival"], now),
         "problem": view["problem"] or "",
     }
     for name, fact in facts.items():
         if fact:
             line(f"{name:<12} {one_line(fact)}")
+
+
+def _revived(revival: Mapping[str, Any] | None, now: float) -> str:
+    if revival is None:
+        return ""
+    return f"{ago(revival['at'], now)}, in {revival['seconds']:.2f} s: {revival['reason']}"
 
 
 def agent(status: AgentStatus, url: str) -> None:

@@ -20,7 +20,7 @@ from perry.cli.fleet import ask_each
 from perry.cli.interruption import resumable
 from perry.cli.options import examples, workspace_spec
 from perry.errors import PerryError, UsageError
-from perry.workspace import names
+from perry.workspace import names, revivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -165,7 +165,8 @@ def workspace_views(
     """Join workspaces with the state of their workers, which are asked all at once.
 
     A view has the keys of Workspace and `health` (`healthy`, `none`, `unreachable`, `stopped`),
-    `worker` (the keys of Worker, or None) and `problem` (why it didn't answer, or None).
+    `worker` (the keys of Worker, or None), `problem` (why it didn't answer, or None) and `revival`
+    (when and why the worker was started again, or None).
     """
     running = [one for one in workspaces if one.is_running]
     answers, failures = ask_each(running, lambda one: worker(one.name), HEALTH_PATIENCE)
@@ -180,6 +181,7 @@ def _view(
     view["health"] = health if workspace.is_running else "stopped"
     view["worker"] = msgspec.to_builtins(worker)
     view["problem"] = failure.message if failure else None
+    view["revival"] = msgspec.to_builtins(revivals.last(workspace.container_id))
     return view
 
 

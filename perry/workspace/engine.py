@@ -112,10 +112,6 @@ class Engine:
         with _translated():
             return dict(self._api.info())
 
-    def clock(self) -> float:
-        """Return the engine's own time, in seconds since the epoch."""
-        return datetime.fromisoformat(str(self.describe()["SystemTime"])).timestamp()
-
     def events(self, since: float, until: float | None = None) -> Iterator[EngineEvent]:
         """Yield what happens to containers from a moment on, for good or until another.
 

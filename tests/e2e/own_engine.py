@@ -24,15 +24,15 @@ from docker.errors import DockerException
 from perry.workspace import image
 from tests.e2e.labels import LABEL
 
-BRIDGE = "perrytest0"
+BRIDGE = f"perrytest{os.getpid() % 100_000}"
+"""One for each run of the tests; a bridge's name may have 15 characters."""
+
 PATIENCE = 60.0
 
 
 @contextmanager
 def own_engine(first: docker.DockerClient) -> Iterator[str]:
     """Run a dockerd and yield its address; it needs root, as every dockerd does."""
-    for left in first.networks.list(names=[BRIDGE]):
-        left.remove()
     options = {"com.docker.network.bridge.name": BRIDGE}
     network = first.networks.create(BRIDGE, options=options, labels={LABEL: "1"})
     try:
