@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from perry.errors import WorkerError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,14 +25,23 @@ def follow(
     """Mirror a place until its events end; `begun` is called once all its sessions are there.
 
     The whole list is read after the stream is open: what changes in between comes twice, and
-    counts once. Raises what the client raises, and LedgerUnwritable.
+    counts once. Raises what the client raises, WorkerError for events that end before they began,
+    and LedgerUnwritable.
     """
+    is_greeted = False
     with contextlib.closing(client.events()) as events:
         for event in events:
             if event.kind in {"ready", "reset"}:
                 mirror.replace(place, client.list_sessions(children=True))
                 begun()
+                is_greeted = True
             elif event.session is not None:
                 mirror.put(place.name, event.session)
             elif event.session_id is not None:
                 mirror.drop(place.name, event.agent_type or "", event.session_id)
+    if not is_greeted:
+        raise WorkerError(
+            f"The events of '{place.name}' ended before they began",
+            hint="Try again in a moment.",
+            workspace=place.name,
+        )

@@ -61,7 +61,7 @@ LONGEST_PAUSE = 60.0  # s
 SNAPSHOT_AGE = STOPPED_AGE + 1.0  # s after which a snapshot is looked at again
 STOP_PATIENCE = 10.0  # s that the end of the thread is waited for
 
-ENOUGH = 3
+ENOUGH = 2
 """Failures in a row from which on a worker that answers, and makes no sense, is replaced."""
 
 STARTED = "the container was started"
@@ -112,12 +112,24 @@ class Keeper:
         self._stopped.set()
         self._poked.set()
 
-    def poke(self, reason: str | None = None) -> None:
-        """Have it look again now; `reason` says what happened to the worker, if anything."""
-        if reason is not None:
-            self._launched.clear()
-            self._reason, self._reason_at, self._failures = reason, time.monotonic(), 0
+    def poke(self) -> None:
+        """Have it look again now."""
         self._poked.set()
+
+    def started(self) -> None:
+        """Take in that the container was started, and has no worker yet."""
+        self._launched.clear()
+        self._failures = 0
+        self._happened(STARTED)
+
+    def died(self, exit_code: int | None) -> None:
+        """Take in that a worker's process has ended.
+
+        While workers keep dying before they are healthy, that is no news: what started one sees it.
+        """
+        self._launched.clear()
+        if not self._failures:
+            self._happened(f"its process ended with exit code {exit_code}")
 
     def launched(self) -> None:
         """Take in that somebody has started a worker in the container."""
@@ -133,7 +145,7 @@ class Keeper:
             is_following = self._client is not None
         if is_following:
             self._mirror.put_place(Place(self.name, "running", "worker"))
-        self.poke("the container was unpaused")
+        self._happened("the container was unpaused")
 
     def client(self) -> SessionClient:
         """Return what the place's sessions can be asked through now.
@@ -175,6 +187,10 @@ class Keeper:
             return client
         return self._manager.reach(self._manager.get(self.name))
 
+    def _happened(self, reason: str) -> None:
+        self._reason, self._reason_at = reason, time.monotonic()
+        self._poked.set()
+
     def _run(self) -> None:
         while not self._stopped.is_set():
             self._poked.clear()
@@ -204,17 +220,19 @@ class Keeper:
         try:
             client = self._reached(workspace)
         except WorkerCannotRun as error:
-            pause = self._failed(error)
             self._read_snapshot(workspace, error)
-            return pause
+            return self._backed_off()
         try:
             with client:
                 live = Place(self.name, "running", "worker")
                 follow(client, self._mirror, live, begun=lambda: self._begin(client))
         except WorkerError as error:
             log.info("lost the worker of %s: %s", self.name, error.message)
-            if self._client is None:
-                return self._failed(error)  # it was reached, and made no sense
+            if self._client is None:  # it was reached, and made no sense
+                if self._failures >= ENOUGH:
+                    self._read_snapshot(workspace, error)
+                    return self._backed_off()
+                return self._failed(error)
         finally:
             with self._lock:
                 self._client = None
@@ -252,7 +270,8 @@ class Keeper:
         return reaching(self._manager.reach, workspace)
 
     def _revived(self, workspace: Workspace, reason: str) -> SessionClient:
-        self._remember("running", f"its worker is started again: {reason}")
+        if not self._failures:
+            self._remember("running", f"its worker is started again: {reason}")
         began = time.monotonic()
         with self._starting:
             client = self._manager.revive(workspace, gently=reason != USELESS)
@@ -284,9 +303,13 @@ class Keeper:
         self._mirror.put_place(Place(self.name, state, "memory", since, error))
 
     def _failed(self, error: PerryError) -> float:
-        """Say so, and how long to wait: longer, the more often it has failed in a row."""
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self._failures)
-        self._failures += 1
+        """Say so, and how long to wait."""
         place = self._mirror.place(self.name)
         self._remember("unknown" if place is None else place.state, error.message)
+        return self._backed_off()
+
+    def _backed_off(self) -> float:
+        """Return how long to wait: longer, the more often it has failed in a row."""
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self._failures)
+        self._failures += 1
         return pause

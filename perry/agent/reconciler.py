@@ -13,7 +13,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from perry.agent.keeper import AT_ONCE, STARTED, Keeper
+from perry.agent.keeper import AT_ONCE, Keeper
 from perry.errors import EngineError, EngineUnreachable, PerryError
 from perry.workspace import names
 from perry.workspace.bundle import PROCESS_PREFIX
@@ -94,7 +94,7 @@ class Reconciler:
             self._ensure(name).poke()
         gone = {place.name for place in self._mirror.places()} - present.keys() - {names.HOST}
         for name in kept - present.keys():
-            self._poke(name, None)
+            self._poke(name)
         for name in gone - kept:
             self._mirror.forget(name)
 
@@ -136,40 +136,43 @@ class Reconciler:
 
     def _take(self, event: EngineEvent) -> None:
         name = self._names.get(event.container_id)
+        if event.action == "start":
+            self._found(event, name)
+            return
+        if event.action == "destroy":
+            self._names.pop(event.container_id, None)
+        keeper = self.keeper(name or "")
+        if keeper is not None:
+            self._tell(keeper, event)
+
+    def _tell(self, keeper: Keeper, event: EngineEvent) -> None:
         match event.action:
             case "exec_start":
                 if event.command.startswith(PROCESS_PREFIX):
                     self._workers.add(event.exec_id)
-                    keeper = self.keeper(name or "")
-                    if keeper is not None:
-                        keeper.launched()
+                    keeper.launched()
             case "exec_die":
                 if event.exec_id in self._workers:
                     self._workers.discard(event.exec_id)
-                    self._poke(name, f"its process ended with exit code {event.exit_code}")
-            case "start":
-                self._found(event, name)
-            case "pause" | "unpause":
-                keeper = self.keeper(name or "")
-                if keeper is not None:
-                    (keeper.paused if event.action == "pause" else keeper.resumed)()
-            case "destroy":
-                self._names.pop(event.container_id, None)
-                self._poke(name, None)
+                    keeper.died(event.exit_code)
+            case "pause":
+                keeper.paused()
+            case "unpause":
+                keeper.resumed()
             case _:
-                self._poke(name, None)
+                keeper.poke()
 
     def _found(self, event: EngineEvent, name: str | None) -> None:
         """Take in that a container was started, which may be a workspace nobody knew of."""
         name = name or event.labels.get(names.LABEL)
         if name is not None:
             self._names[event.container_id] = name
-            self._ensure(name).poke(STARTED)
+            self._ensure(name).started()
 
-    def _poke(self, name: str | None, reason: str | None) -> None:
+    def _poke(self, name: str | None) -> None:
         keeper = self.keeper(name or "")
         if keeper is not None:
-            keeper.poke(reason)
+            keeper.poke()
 
     def _ensure(self, name: str) -> Keeper:
         with self._lock:

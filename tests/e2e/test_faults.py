@@ -6,6 +6,7 @@ On an engine of the tests' own, since a daemon keeps every workspace of its engi
 from __future__ import annotations
 
 import random
+import shlex
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 from docker.models.containers import Container
 
 from perry.workspace import names
+from perry.workspace.engine import Engine
+from perry.workspace.manager import WorkspaceManager
 from tests.e2e.command import BUSYBOX, KILL_WORKER
 from tests.e2e.eventually import eventually
 from tests.e2e.faults import TABLE
@@ -76,7 +79,8 @@ def write(container: Container, session: str, count: int, *, first: int = 0) -> 
     path = f"$HOME/{CLAUDE_DIRECTORY}"
     shell(
         container,
-        f"{BUSYBOX} mkdir -p {path}\n{BUSYBOX} cat >> {path}/{session}.jsonl <<'LINES'\n{lines}LINES",
+        f"{BUSYBOX} mkdir -p {path}\n"
+        f"{BUSYBOX} cat >> {path}/{session}.jsonl <<'LINES'\n{lines}LINES",
     )
 
 
@@ -97,7 +101,7 @@ def test_a_worker_that_is_killed_again_and_again_loses_nothing(
     agent: RunningAgent, workspace: Container
 ) -> None:
     write(workspace, "busy", 1)
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311 - not for secrets
     took, written = [], 1
     with agent.listening() as listener:
         for _ in range(20):
@@ -305,30 +309,135 @@ def _at_once(do: object, containers: list[Container]) -> None:
         thread.join()
 
 
+PYTHON = "lib/ld.so --library-path $PWD/lib $PWD/bin/python3 -I -S -c"
+
 LIAR = """
-while true; do
-  printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 15\\r\\n\\r\\n{"status":"ok"}' |
-    /opt/perry/busybox nc -l -p 7392 > /tmp/heard; cat /tmp/heard >> /tmp/all
-done
+import socket
+server = socket.create_server(("0.0.0.0", 7392))
+body = b'{"status":"ok","version":"0","digest":"x","sessionCount":0}'
+answer = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body
+while True:
+    connection, _ = server.accept()
+    with connection, open("/tmp/heard", "ab") as heard:
+        heard.write(connection.recv(65536))
+        connection.sendall(answer)
 """
 
 
 def test_a_liar_on_the_workers_port_gets_no_token_and_hides_nothing(
     agent: RunningAgent, engine_of_ours: OwnEngine
 ) -> None:
-    agent.perry.run("workspace", "init", "liar", "--command", f"{BUSYBOX} sh -c '{LIAR}'")
+    script = f"cd /opt/perry/layers/runtime-*; exec {PYTHON} {shlex.quote(LIAR)}"
+    command = f"{BUSYBOX} sh -c {shlex.quote(script)}"
+    agent.perry.run("workspace", "init", "liar", "--command", command)
     place = eventually(
-        lambda: agent.place("liar"), lambda it: bool(it and it["via"] == "snapshot"), within=60
+        lambda: agent.place("liar"),
+        lambda it: bool(it and it["via"] == "snapshot" and it["error"]),
+        within=60,
     )
     assert place is not None
-    assert place["error"]
     container = engine_of_ours.client.containers.get("workspace-liar")
     write(container, "s", 2)
-    eventually(lambda: agent.counts("liar"), lambda it: it == {"s": 2}, within=90)
-    heard = shell(container, f"{BUSYBOX} cat /tmp/all")
+    assert agent.ask("POST", "/api/workspaces/liar/refresh").status_code == 200
+    assert agent.counts("liar") == {"s": 2}
+    heard = shell(container, f"{BUSYBOX} cat /tmp/heard")
     assert "GET /health" in heard
     assert "uthorization" not in heard
     TABLE.add("a liar on 7392", None, "no token sent; sessions read by snapshot")
+
+
+IMPOSTOR = """
+import hashlib, hmac, json, os, socketserver, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+token, digest, mode = sys.argv[1:]
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        url = urlsplit(self.path)
+        nonce = parse_qs(url.query).get("challenge", [""])[0]
+        proof = hmac.new(token.encode(), nonce.encode(), hashlib.sha256).hexdigest()
+        answer = {"status": "ok", "version": "0", "digest": digest, "sessionCount": 0,
+                  "watch": "native", "proof": proof}
+        body = json.dumps(answer).encode()
+        if url.path != "/health":
+            body = b"\\x00 no sense at all"
+        self.send_response(200)
+        if url.path != "/health" and mode == "half":
+            self.send_header("Content-Length", "100000")
+        else:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if url.path != "/health" and mode == "slow":
+            time.sleep(60)
+        self.wfile.write(body)
+        if url.path != "/health" and mode == "half":
+            self.wfile.flush()
+            time.sleep(60)
+
+    def log_message(self, *args):
+        pass
+
+class Server(ThreadingHTTPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+while True:
+    try:
+        Server(("0.0.0.0", 7392), Handler).serve_forever()
+    except OSError:
+        time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("mode", ["garbage", "slow", "half"])
+def test_a_worker_that_makes_no_sense_is_replaced_and_holds_nobody_up(
+    agent: RunningAgent, workspace: Container, mode: str
+) -> None:
+    """It has the token, so it proves itself; nothing else that it says can be used."""
+    write(workspace, "s", 3)
+    eventually(lambda: agent.counts("work"), lambda it: it == {"s": 3})
+    found = agent.get("/api/workspaces/work")["workspace"]
+    engine = Engine(docker.APIClient(base_url=agent.address))
+    manager = WorkspaceManager(engine)
+    worker = manager.worker("work")
+    assert worker is not None
+    words = [manager.token(manager.get("work")), worker.digest, mode]
+    arguments = " ".join(map(shlex.quote, [IMPOSTOR, *words]))
+    script = f"""
+        cd /opt/perry/layers/runtime-*
+        ($PWD/{PYTHON} {arguments} >/tmp/impostor 2>&1 &)
+        {BUSYBOX} sleep 0.5
+        exec {BUSYBOX} sh -c {shlex.quote(KILL_SERVING)}
+    """
+    shell(workspace, script, user="0")
+    killed = time.monotonic()
+    eventually(
+        lambda: agent.place("work"), lambda it: it is None or it["via"] != "worker", within=15
+    )
+    began = time.monotonic()
+    assert agent.get("/api/sessions", workspace="host")["sessions"] == []
+    assert time.monotonic() - began < 1
+    agent.until_live("work", within=90)
+    took = time.monotonic() - killed
+    assert agent.counts("work") == {"s": 3}
+    now = agent.get("/api/workspaces/work")["workspace"]
+    assert now["containerId"] == found["containerId"]
+    assert now["revival"]["reason"] == "what it answered made no sense"
+    TABLE.add(f"a worker that answers {ANSWERS[mode]}", took, "replaced; others answered at once")
+
+
+ANSWERS = {"garbage": "garbage", "slow": "after a minute", "half": "half and hangs"}
+
+KILL_SERVING = f"""
+for file in $({BUSYBOX} grep -l perry.worker /proc/[0-9]*/cmdline); do
+  process=${{file#/proc/}}
+  [ "${{process%/cmdline}}" = $$ ] || kill -KILL ${{process%/cmdline}}
+done
+"""
+"""Kills the real worker alone: the only one whose command line names its module."""
 
 
 def test_a_session_that_grows_while_its_workspace_is_stopped_is_read(
