@@ -35,7 +35,7 @@ from perry.workspace import names
 if TYPE_CHECKING:
     from perry.client.agent_client import AgentStatus
     from perry.sessions.models import Message, Session
-    from perry.workspace.models import Installed, Ready, Removed, Worker
+    from perry.workspace.models import Installed, Overlooked, Ready, Removed, Worker
 
 
 def line(text: str = "", *, stream: TextIO | None = None) -> None:
@@ -85,10 +85,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"{question}? There is nobody to ask: stdin is no terminal.", hint="Say --yes."
-        )
+    require_somebody(question)
     sys.stderr.write(f"{harmless(question)}? [y/N] ")
     sys.stderr.flush()
     try:
@@ -99,6 +96,14 @@ def confirm(question: str, *, yes: bool) -> None:
     if answer.strip().lower() not in {"y", "yes"}:
         line("Nothing was changed.", stream=sys.stderr)
         raise typer.Exit(1)
+
+
+def require_somebody(question: str) -> None:
+    """Raise UsageError where a question can't be answered."""
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{question}? There is nobody to ask: stdin is no terminal.", hint="Say --yes."
+        )
 
 
 # Workspaces
@@ -163,7 +168,7 @@ def workspaces(views: Sequence[Mapping[str, Any]]) -> None:
     rows = [
         (
             view["name"],
-            view["state"],
+            view["state"] + (", adopted" if view["adopted"] else ""),
             view["image"],
             "-" if view["health"] == "stopped" else view["health"],
             str(view["worker"]["sessionCount"]) if view["worker"] else "-",
@@ -172,6 +177,12 @@ def workspaces(views: Sequence[Mapping[str, Any]]) -> None:
         for view in views
     ]
     _print_table(columns, rows)
+
+
+def overlooked(found: Sequence[Overlooked]) -> None:
+    """Say on stderr which containers claim in vain to be a workspace."""
+    for one in found:
+        warn(f"{one_line(one.reason)}.\n{one_line(one.hint)}")
 
 
 def workspace(view: Mapping[str, Any]) -> None:
@@ -183,6 +194,9 @@ def workspace(view: Mapping[str, Any]) -> None:
         "state": view["state"],
         "image": view["image"],
         "container": view["containerId"][:12],
+        "adopted": "yes: perry didn't make it, and remove only lets go of it"
+        if view["adopted"]
+        else "",
         "created": f"{iso_ago(view['createdAt'], now)} ({view['createdAt']})",
         "started": f"{iso_ago(view['startedAt'], now)} ({view['startedAt']})"
         if view["startedAt"]
@@ -234,7 +248,12 @@ def _as_of(moment: int | None, now: float) -> str:
 
 
 def removed(result: Removed) -> None:
-    """Show what was removed with a workspace, by name."""
+    """Show what was removed with a workspace, by name, or that it was let go of."""
+    if result.warning:
+        warn(f"{result.name}: {result.warning}")
+    if result.let_go:
+        line(f"let go of {result.name}: the container {one_line(result.let_go)} stays as it is")
+        return
     gone = [*result.containers, *result.volumes]
     line(
         f"removed {result.name}: {', '.join(gone)}" if gone else f"{result.name}: nothing was left"

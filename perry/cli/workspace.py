@@ -23,7 +23,7 @@ from perry.errors import PerryError, UsageError
 from perry.workspace import names, revivals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from perry.workspace.manager import WorkspaceManager
     from perry.workspace.models import Ready, Steps, Worker, Workspace
@@ -122,6 +122,34 @@ def init(
         render.next_steps(result.workspace.name)
 
 
+@app.command(
+    epilog=examples("perry workspace adopt shop-app-1", "perry workspace adopt 4f2a81 demo")
+)
+def adopt(
+    container: Annotated[
+        str, typer.Argument(metavar="CONTAINER", help="Its name or id.", show_default=False)
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Without it: made of the container's name."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a workspace of a container that perry didn't make, and start its worker.
+
+    The container itself stays as it is. One that was made with the label perry.workspace=NAME is a
+    workspace already. `perry workspace remove NAME` lets go of it again.
+    """
+    if name is not None:
+        names.validate(name)
+    manager = connect_manager()
+    chosen = name or manager.suggest_name(container)
+    again = f"`perry workspace adopt {container} {chosen}`"
+    result = _followed(manager, chosen, again, manager.adopt(container, chosen), json=json)
+    if not json:
+        render.next_steps(result.workspace.name)
+
+
 def _followed(
     manager: WorkspaceManager, name: str, again: str, work: Steps, *, json: bool
 ) -> Ready:
@@ -140,7 +168,9 @@ def _followed(
 def list_(json: Json = False) -> None:
     """List all workspaces, with the health of their workers."""
     manager = connect_manager()
-    views = workspace_views(manager.list(), manager.worker)
+    found = manager.survey()
+    render.overlooked(found.overlooked)
+    views = workspace_views(found.workspaces, manager.worker)
     if json:
         render.as_json({"workspaces": views})
     else:
@@ -264,13 +294,16 @@ def remove(
 ) -> None:
     """Remove workspaces, and their homes with all that is in them.
 
-    What is gone already counts as removed.
+    An adopted one is only let go of: its container, volumes and sessions stay. What is gone already
+    counts as removed.
     """
     wanted = [names.validate(name) for name in dict.fromkeys(workspaces)]
-    listed = ", ".join(wanted)
-    homes = "keep the home" if keep_volume else "all that is in the home"
-    render.confirm(f"Remove {listed} ({homes}{'s' if len(wanted) > 1 else ''})", yes=yes)
+    if not yes:
+        render.require_somebody(f"Remove {', '.join(wanted)}")
     manager, removed, failed = connect_manager(), [], False
+    if not yes:
+        adopted = {one.name for one in manager.list() if one.adopted}
+        render.confirm(_removal(wanted, adopted, keep_volume=keep_volume), yes=yes)
     for name in wanted:
         try:
             removed.append(manager.remove(name, keep_volume=keep_volume))
@@ -284,6 +317,20 @@ def remove(
         render.as_json({"removed": removed})
     if failed:
         raise typer.Exit(1)
+
+
+def _removal(wanted: Sequence[str], adopted: Collection[str], *, keep_volume: bool) -> str:
+    """Say what would be lost, and what would only be let go of."""
+    ours = [name for name in wanted if name not in adopted]
+    others = [name for name in wanted if name in adopted]
+    homes = "keep the home" if keep_volume else "all that is in the home"
+    parts = []
+    if ours:
+        parts.append(f"Remove {', '.join(ours)} ({homes}{'s' if len(ours) > 1 else ''})")
+    if others:
+        stays = "the container, its volumes and its sessions stay"
+        parts.append(f"{'let' if ours else 'Let'} go of {', '.join(others)} ({stays})")
+    return " and ".join(parts)
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""The default user of an image, and where its home is.
+"""The default user of an image or a container, and where its home is.
 
 Read from the image's own passwd file (passwd(5)): the home volume is mounted there, and the worker
 runs as that user. An image may have no such file, or not name the user. It must not know Docker's
@@ -12,11 +12,11 @@ import re
 
 import msgspec
 
-from perry.errors import ImageUnusable
+from perry.errors import EngineFailure, ImageUnusable
 from perry.workspace import cache
 from perry.workspace.engine import Engine
 from perry.workspace.helper import helper
-from perry.workspace.objects import Image
+from perry.workspace.objects import Container, Image
 
 _NO_HOMES = ("/", "/nonexistent", "/dev/null", "/proc", "/sys", "/var/empty")
 """Homes that passwd files name for users who have none."""
@@ -77,18 +77,51 @@ def account_in(passwd: str, user: str) -> tuple[int, int, str] | None:
     """
     wanted, _, group = user.partition(":")
     wanted = wanted or "0"
-    for line in passwd.splitlines():
-        fields = line.split(":")
-        if len(fields) < 6 or not all(map(_NUMBER.fullmatch, fields[2:4])):  # noqa: PLR2004 - passwd(5)
-            continue
-        if wanted in (fields[0], fields[2]):
-            gid = int(group) if _NUMBER.fullmatch(group) else int(fields[3])
-            return int(fields[2]), gid, _real_home(fields[5], int(fields[2]))
+    fields = _entry(passwd, wanted)
+    if fields is not None:
+        gid = int(group) if _NUMBER.fullmatch(group) else int(fields[3])
+        return int(fields[2]), gid, _real_home(fields[5], int(fields[2]))
     if not _NUMBER.fullmatch(wanted):
         return None
     uid = int(wanted)
     gid = int(group) if _NUMBER.fullmatch(group) else 0
     return uid, gid, _real_home("", uid)
+
+
+def read_home(engine: Engine, container: Container) -> str:
+    """Return the home that programs of a container's user have, whoever made the container.
+
+    HOME of its variables, else what its passwd file says, else `/`: as the engine itself has it.
+    Looked up once a start, since the file may change.
+    """
+    config = container.raw["Config"]
+    variables = dict(item.partition("=")[::2] for item in config.get("Env") or ())
+    if variables.get("HOME"):
+        return str(variables["HOME"])
+    key = f"{container.id} {container.started_at}"
+    known = cache.read("homes", key)
+    if known is not None:
+        return known.decode()
+    try:
+        passwd = engine.read_file(container.id, "/etc/passwd") or b""
+    except EngineFailure:
+        return "/"  # it is just being removed: the others must be told all the same
+    wanted = (config.get("User") or "").partition(":")[0] or "0"
+    fields = _entry(passwd.decode(errors="replace"), wanted)
+    home = (fields[5] if fields else "") or "/"
+    cache.write("homes", key, home.encode())
+    return home
+
+
+def _entry(passwd: str, wanted: str) -> list[str] | None:
+    """Return the fields of a user, by name or number, in a passwd file."""
+    for line in passwd.splitlines():
+        fields = line.split(":")
+        if len(fields) < 6 or not all(map(_NUMBER.fullmatch, fields[2:4])):  # noqa: PLR2004 - passwd(5)
+            continue
+        if wanted in (fields[0], fields[2]):
+            return fields
+    return None
 
 
 def _real_home(home: str, uid: int) -> str:

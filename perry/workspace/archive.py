@@ -73,6 +73,17 @@ def directory(path: str, uid: int, gid: int, mode: int) -> bytes:
     return buffer.getvalue()
 
 
+def directories(paths: Iterable[str]) -> bytes:
+    """Make a tar of directories that belong to root, may be read by all, and are new."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path in paths:
+            entry = _entry(path, tarfile.DIRTYPE, 0o755)
+            entry.mtime = time.time()
+            tar.addfile(entry)
+    return buffer.getvalue()
+
+
 def only_file(stream: Iterable[bytes]) -> bytes | None:
     """Return the content of the regular file a tar starts with, None for anything else or larger
     than MAX_FILE.

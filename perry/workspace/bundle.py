@@ -22,7 +22,7 @@ from typing import Any
 
 import perry
 from perry.errors import BuildError
-from perry.workspace import archive, helper, image, names
+from perry.workspace import archive, helper, image
 from perry.workspace.engine import Engine
 from perry.workspace.models import Step
 from perry.workspace.objects import Container, ListedContainer
@@ -59,6 +59,11 @@ class Bundle:
     code: str
 
     @property
+    def layers(self) -> tuple[str, str]:
+        """The names of both."""
+        return self.runtime, self.code
+
+    @property
     def digest(self) -> str:
         """What a worker of this bundle reports in its health."""
         return f"{self.runtime.removeprefix('runtime-')}-{self.code.removeprefix('code-')}"
@@ -85,6 +90,20 @@ def mount() -> dict[str, Any]:
         "ReadOnly": True,
         "VolumeOptions": {"NoCopy": True},
     }
+
+
+def is_mounted(container: Container) -> bool:
+    """Tell whether a container mounts the engine's bundle where workers are started from."""
+    return any(
+        found.get("Name") == VOLUME and found.get("Destination") == ROOT
+        for found in container.raw.get("Mounts") or ()
+    )
+
+
+def is_perrys_own(container: Container) -> bool:
+    """Tell whether a container is one of those that perry makes for itself."""
+    kept = f"perry-bundle-{container.labels.get(LABEL)}"
+    return container.name in (kept, container.labels.get(helper.LABEL))
 
 
 def ensure_bundle(engine: Engine) -> Generator[Step, None, Bundle]:
@@ -126,12 +145,12 @@ def prune(engine: Engine, bundle: Bundle) -> None:
 
 
 def unused_of(engine: Engine, keepers: Iterable[ListedContainer]) -> list[ListedContainer]:
-    """Return the keepers whose layers no process of any workspace comes from.
+    """Return the keepers whose layers no process of a container that mounts them comes from.
 
-    A look at a workspace's processes takes the engine a while, so it ends with the last doubt.
+    A look at a container's processes takes the engine a while, so it ends with the last doubt.
     """
     unused, running = list(keepers), set[str]()
-    for container in engine.list_containers(names.LABEL) if unused else ():
+    for container in engine.list_users(VOLUME) if unused else ():
         if container.has_processes:
             for command in engine.list_processes(container.id):
                 running.update(_LAYER.findall(command))

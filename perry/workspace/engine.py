@@ -43,11 +43,13 @@ TIMEOUT = 60
 CONFLICT = 409
 """The engine's status where a name is taken, or something is in use."""
 
+NOT_FOUND = 404
+"""The engine's status where there is no such thing, be it a path in a container."""
+
 
 EVENTS = ("start", "die", "pause", "unpause", "destroy", "rename", "exec_start", "exec_die")
 """What happens to containers and is told of."""
 
-_MISSING = 404
 _CHUNK = 256 * 1024
 
 _NO_NAME = "<none>:<none>"
@@ -236,8 +238,15 @@ class Engine:
 
     def list_containers(self, label: str) -> list[ListedContainer]:
         """List the containers, running or not, that carry a label (`key` or `key=value`)."""
+        return self._list_containers({"label": label})
+
+    def list_users(self, volume: str) -> list[ListedContainer]:
+        """List the containers, running or not, that mount a volume."""
+        return self._list_containers({"volume": volume})
+
+    def _list_containers(self, filters: Mapping[str, str]) -> list[ListedContainer]:
         with _translated():
-            found = self._api.containers(all=True, filters={"label": label})
+            found = self._api.containers(all=True, filters=dict(filters))
         return [ListedContainer.from_listing(container) for container in found]
 
     def list_processes(self, container_id: str) -> list[str]:
@@ -316,7 +325,7 @@ class Engine:
     def stat(self, container_id: str, path: str) -> PathStat | None:
         """Return what a path in a container is, of a link the link; None where there is nothing."""
         with _translated(), closing(self._archive("HEAD", container_id, path)) as answer:
-            if answer.status_code == _MISSING:
+            if answer.status_code == NOT_FOUND:
                 return None
             return PathStat.from_header(answer.headers["X-Docker-Container-Path-Stat"])
 
@@ -328,13 +337,25 @@ class Engine:
         inside the container's own root only.
         """
         with _translated(), closing(self._archive("GET", container_id, path)) as answer:
-            missing = answer.status_code == _MISSING
+            missing = answer.status_code == NOT_FOUND
             yield None if missing else answer.iter_content(_CHUNK)
 
     def write_archive(self, container_id: str, path: str, tar: bytes) -> None:
         """Unpack a tar in a container, at a directory that exists."""
         with _translated():
             self._api.put_archive(container_id, path, tar)
+
+    def copy(self, source_id: str, path: str, target_id: str, directory: str) -> None:
+        """Copy a path of one container into a directory of another, as a stream."""
+        with _translated():
+            stream, _ = self._api.get_archive(source_id, path)
+            try:
+                self._api.put_archive(target_id, directory, stream)
+            except requests.exceptions.ConnectionError as error:
+                # It hangs up on a stream that it can't unpack any further, before it says why.
+                raise EngineFailure(
+                    f"Docker: broke off while it wrote to {directory}; its disk may be full"
+                ) from error
 
     def _archive(self, method: str, container_id: str, path: str) -> requests.Response:
         # docker-py's own call can't stat, and waits forever for a stream that stalls.
@@ -349,7 +370,7 @@ class Engine:
         answer: requests.Response = self._api.request(
             method, url, params=query, headers=plain, stream=True, timeout=TIMEOUT
         )
-        if answer.status_code != _MISSING:
+        if answer.status_code != NOT_FOUND:
             try:
                 answer.raise_for_status()
             except requests.exceptions.HTTPError as error:

@@ -7,38 +7,39 @@ it prints nothing and asks nobody. All it knows of a workspace it reads from Doc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from perry.client.worker_client import WorkerClient
 from perry.errors import (
     EngineFailure,
-    ForeignContainer,
     PortTaken,
     WorkerError,
     WorkspaceConflict,
     WorkspaceNotFound,
-    WorkspaceNotRunning,
 )
-from perry.workspace import bundle, clone, helper, image, names, options
+from perry.workspace import bundle, clone, delivery, helper, image, names, options
 from perry.workspace.account import Account, read_account
-from perry.workspace.address import shown_ports
 from perry.workspace.engine import CONFLICT, Engine
 from perry.workspace.exec_session import ExecSession
 from perry.workspace.home import ensure_home
+from perry.workspace.inspection import workspace_of
 from perry.workspace.models import (
     Installed,
     Ready,
     Removed,
     Steps,
+    Survey,
     Worker,
     Workspace,
     WorkspaceSpec,
 )
 from perry.workspace.objects import Container
 from perry.workspace.progress import at_once, timed
+from perry.workspace.roster import Member, Roster, not_running
 from perry.workspace.supervisor import Supervisor
 from perry.workspace.wait import wait_for_container
+from perry.workspace.worker_process import stop_workers
 
 STOP_TIMEOUT = 10
 """Seconds that a workspace's own command may take to end."""
@@ -52,6 +53,7 @@ class WorkspaceManager:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._roster = Roster(engine)
         self._supervisor = Supervisor(engine)
 
     # Verbs that take a while: they yield their steps
@@ -64,10 +66,10 @@ class WorkspaceManager:
         all else is done.
         """
         options.check(spec)
-        container = self._find(spec.name)
-        if container is not None:
-            self._check_agreement(spec, container)
-            return (yield from self._bring_up(container, spec.clone))
+        member = self._roster.find(spec.name)
+        if member is not None:
+            self._check_agreement(spec, member)
+            return (yield from self._bring_up(member, spec.clone))
         helper.remove_abandoned(self._engine)
         ensured = image.ensure_image(self._engine, spec.image, spec.name)
         found = yield from timed("image", ensured, lambda _: options.image_reference(spec))
@@ -77,16 +79,30 @@ class WorkspaceManager:
             home = at_once(lambda: self._ensure_home(spec.name, account, undo))
             yield from timed("volume", home, lambda it: f"{it} at {account.home}")
             created = at_once(lambda: self._create(spec, account, undo))
-            container = yield from timed("container", created, lambda it: it.name)
-            made = container
+            made = yield from timed("container", created, lambda it: it.container.name)
             started = at_once(lambda: self._start(made))
-            container = yield from timed("start", started, lambda it: " ".join(it.addresses))
+            member = yield from timed("start", started, _addresses)
             undo.pop_all()
-        return (yield from self._serve(container, spec.clone, fresh=True))
+        return (yield from self._serve(member, spec.clone, fresh=True))
+
+    def adopt(self, reference: str, name: str | None = None) -> Steps:
+        """Make a workspace of a container that is there, by its name or id, with a worker in it.
+
+        Without a name it is called as its own label or its name says. One that doesn't run is left
+        so. Raises WorkspaceNotFound, WorkspaceConflict and UsageError.
+        """
+        chosen = name or self.suggest_name(reference)
+        adopted = at_once(lambda: self._roster.adopt(reference, chosen))
+        member = yield from timed("adopt", adopted, lambda it: it.container.name)
+        if not member.container.is_running:
+            warning = f"it doesn't run; start it: perry workspace start {member.name}"
+            return Ready(workspace_of(self._engine, member), None, warning)
+        yield from timed("bundle", self._supervisor.ensure_bundle(), lambda it: it.digest)
+        return (yield from self._serve(member, None, fresh=False))
 
     def start(self, name: str) -> Steps:
         """Start a workspace and its worker; one that runs is left so."""
-        return (yield from self._bring_up(self._require(name)))
+        return (yield from self._bring_up(self._roster.require(name)))
 
     def restart(self, name: str) -> Steps:
         """Stop a workspace and start it again."""
@@ -95,8 +111,7 @@ class WorkspaceManager:
 
     def sync(self, name: str) -> Steps:
         """Bring a running workspace to this perry's worker. Raises WorkspaceNotRunning."""
-        container = self._require_running(name)
-        ready = yield from self._bring_up(container)
+        ready = yield from self._bring_up(self._roster.require_running(name))
         self._supervisor.prune()
         return ready
 
@@ -104,42 +119,68 @@ class WorkspaceManager:
 
     def list(self) -> list[Workspace]:
         """List the workspaces by name."""
-        listed = self._engine.list_containers(names.LABEL)
-        found = [self._engine.get_container(container.id) for container in listed]
-        ours = [_workspace(it) for it in found if it is not None and self._is_workspace(it)]
-        return sorted(ours, key=lambda it: it.name)
+        return list(self.survey().workspaces)
+
+    def survey(self) -> Survey:
+        """Find the workspaces, and the containers that say they are one and aren't."""
+        roll = self._roster.call()
+        members = [workspace_of(self._engine, it) for it in roll.members]
+        return Survey(tuple(members), roll.overlooked)
 
     def get(self, name: str) -> Workspace:
         """Return a workspace. Raises WorkspaceNotFound."""
-        return _workspace(self._require(name))
+        return workspace_of(self._engine, self._roster.require(name))
+
+    def suggest_name(self, reference: str) -> str:
+        """Return what a container would be adopted as. Raises WorkspaceNotFound and UsageError."""
+        return self._roster.suggest_name(reference)
 
     def stop(self, name: str) -> None:
         """Stop a workspace; a stopped one is left so. Raises WorkspaceNotFound."""
-        self._engine.stop_container(self._require(name).id, timeout=STOP_TIMEOUT)
+        container = self._roster.require(name).container
+        self._engine.stop_container(container.id, timeout=STOP_TIMEOUT)
 
     def remove(self, name: str, *, keep_volume: bool = False) -> Removed:
         """Remove a workspace's container and, unless told to keep it, its home.
 
-        What is gone already counts as removed. Raises ForeignContainer.
+        An adopted one is only let go of. What is gone already counts as removed. Raises
+        ForeignContainer.
         """
-        container = self._find(names.validate(name))
-        if container is not None:
-            self._engine.remove_container(container.id)
+        member = self._roster.find(name)
+        if member is not None and member.adopted:
+            return self._let_go(member)
+        if member is not None:
+            self._engine.remove_container(member.container.id)
         for abandoned in helper.list_helpers(self._engine, name):
             helper.remove(self._engine, abandoned)
-        volumes: list[str] = []
-        if not keep_volume:
-            volumes = [it.name for it in self._engine.list_volumes(f"{names.LABEL}={name}")]
-        for volume in volumes:
-            self._engine.remove_volume(volume)
-        containers = () if container is None else (container.name,)
-        return Removed(name, containers, tuple(volumes))
+        volumes: tuple[str, ...] = ()
+        labelled = [it.name for it in self._engine.list_volumes(f"{names.LABEL}={name}")]
+        if not keep_volume and names.home_volume(name) in labelled:
+            volumes = (names.home_volume(name),)
+            self._engine.remove_volume(*volumes)
+        containers = () if member is None else (member.container.name,)
+        return Removed(name, containers, volumes)
+
+    def _let_go(self, member: Member) -> Removed:
+        """Forget that a container is a workspace, then take out of it what perry put there."""
+        self._roster.release(member)
+        container, warning = member.container, None
+        try:
+            if container.is_running:
+                stop_workers(self._engine, container.id)
+            is_clean = delivery.take_away(self._engine, container)
+        except EngineFailure as failure:
+            warning = f"what perry put into '{container.name}' stays there: {failure.message}"
+        else:
+            if not is_clean:
+                warning = f"what perry put into '{container.name}' stays there: {bundle.ROOT}"
+        return Removed(member.name, (), (), let_go=container.name, warning=warning)
 
     # The worker
 
     def worker(self, name: str) -> Worker | None:
         """Return a workspace's healthy worker, None where none answers; starts nothing."""
-        container = self._require(name)
+        container = self._roster.require(name).container
         return self._supervisor.ask(container) if container.is_running else None
 
     def connect(self, workspace: Workspace) -> WorkerClient:
@@ -176,8 +217,7 @@ class WorkspaceManager:
 
     def worker_log(self, name: str) -> str:
         """Return what the workspace's worker logged; empty where it never ran."""
-        container = self._require(name)
-        return self._supervisor.log(_workspace(container))
+        return self._supervisor.log(self.get(name))
 
     # Programs and output
 
@@ -185,7 +225,7 @@ class WorkspaceManager:
         self, name: str, argv: tuple[str, ...], *, tty: bool, stdin: bool, user: str | None = None
     ) -> ExecSession:
         """Start a program in a running workspace, as its user in its working directory."""
-        container = self._require_running(name)
+        container = self._roster.require_running(name).container
         exec_id = self._engine.prepare_exec(
             container.id, argv, user=user or "", tty=tty, stdin=stdin
         )
@@ -193,16 +233,17 @@ class WorkspaceManager:
 
     def shell_argv(self, name: str) -> tuple[str, ...]:
         """Return the command line of the best shell there is: bash, sh, or the bundle's own."""
-        container = self._require_running(name)
+        container = self._roster.require_running(name).container
         for shell in ("/bin/bash", "/bin/sh"):
-            probe = self._engine.run(container.id, [bundle.BUSYBOX, "test", "-x", shell])
+            probe = self._engine.run(container.id, [shell, "-c", "exit 0"])
             if probe.exit_code == 0:
                 return (shell, "-l")
         return (bundle.BUSYBOX, "sh", "-l")
 
     def logs(self, name: str, *, follow: bool = False, tail: int | None = None) -> Iterator[bytes]:
         """Yield what the workspace's container printed."""
-        return self._engine.read_logs(self._require(name).id, follow=follow, tail=tail)
+        container = self._roster.require(name).container
+        return self._engine.read_logs(container.id, follow=follow, tail=tail)
 
     # What perry put on the engine
 
@@ -214,7 +255,7 @@ class WorkspaceManager:
             containers=tuple(dict.fromkeys(it.name for it in [*filled, *helpers])),
             volumes=tuple(
                 it.name
-                for label in (bundle.LABEL, bundle.KEY_LABEL)
+                for label in (bundle.LABEL, bundle.KEY_LABEL, names.RELEASED_LABEL)
                 for it in self._engine.list_volumes(label)
             ),
             images=tuple(image.list_built(self._engine)),
@@ -222,12 +263,9 @@ class WorkspaceManager:
 
     def uninstall(self) -> Installed:
         """Remove what perry put on the engine. Raises WorkspaceConflict while workspaces exist."""
-        workspaces = [workspace.name for workspace in self.list()]
+        workspaces = self.list()
         if workspaces:
-            raise WorkspaceConflict(
-                f"There are still workspaces on this engine: {', '.join(workspaces)}",
-                hint=f"Remove them first: perry workspace remove {' '.join(workspaces)}",
-            )
+            raise _still_there(workspaces)
         installed = self.installed()
         for container in installed.containers:
             self._engine.remove_container(container)
@@ -241,21 +279,21 @@ class WorkspaceManager:
 
     # Below: one step each
 
-    def _bring_up(self, container: Container, url: str | None = None) -> Steps:
-        """Take a container that exists, in whatever state, to a healthy worker."""
-        if container.is_running:
-            return (yield from self._serve(container, url, fresh=False))
+    def _bring_up(self, member: Member, url: str | None = None) -> Steps:
+        """Take a workspace that exists, in whatever state, to a healthy worker."""
+        if member.container.is_running:
+            return (yield from self._serve(member, url, fresh=False))
         yield from timed("bundle", self._supervisor.ensure_bundle(), lambda it: it.digest)
-        started = at_once(lambda: self._start(container))
-        running = yield from timed("start", started, lambda it: " ".join(it.addresses))
+        started = at_once(lambda: self._start(member))
+        running = yield from timed("start", started, _addresses)
         return (yield from self._serve(running, url, fresh=True))
 
-    def _serve(self, container: Container, url: str | None, *, fresh: bool) -> Steps:
-        """Give a running container its worker; where none can run the workspace is ready too."""
-        workspace = _workspace(container)
+    def _serve(self, member: Member, url: str | None, *, fresh: bool) -> Steps:
+        """Give a running workspace its worker; where none can run it is ready too."""
+        workspace = workspace_of(self._engine, member)
         worker, warning = None, None
         try:
-            worker = yield from self._supervisor.ensure(container, workspace, fresh=fresh)
+            worker = yield from self._supervisor.ensure(member.container, workspace, fresh=fresh)
         except WorkerError as error:
             warning = str(error)
         if url is not None:
@@ -267,7 +305,7 @@ class WorkspaceManager:
         runtime = image.runtime_reference()
         return ensure_home(self._engine, name, account, helper_image=runtime, undo=undo)
 
-    def _create(self, spec: WorkspaceSpec, account: Account, undo: ExitStack) -> Container:
+    def _create(self, spec: WorkspaceSpec, account: Account, undo: ExitStack) -> Member:
         """Create the container; where another perry was quicker, its container is the one."""
         settings = options.container_settings(spec, home=account.home)
         try:
@@ -276,12 +314,12 @@ class WorkspaceManager:
             if failure.status != CONFLICT:
                 raise
             wait_for_container(self._engine, names.container(spec.name))
-            return self._require(spec.name)
+            return self._roster.require(spec.name)
         undo.callback(self._engine.remove_container, created)
-        return self._require(spec.name)
+        return self._roster.require(spec.name)
 
-    def _start(self, container: Container) -> Container:
-        name = container.labels[names.LABEL]
+    def _start(self, member: Member) -> Member:
+        name, container = member.name, member.container
         try:
             if container.state == "paused":
                 self._engine.unpause_container(container.id)
@@ -295,9 +333,10 @@ class WorkspaceManager:
                     workspace=name,
                 ) from failure
             raise
-        return self._require(name)
+        return self._roster.require(name)
 
-    def _check_agreement(self, spec: WorkspaceSpec, container: Container) -> None:
+    def _check_agreement(self, spec: WorkspaceSpec, member: Member) -> None:
+        container = member.container
         spec = dataclasses.replace(spec, network=self._as_recorded(spec.network))
         wanted = None if spec.image is None else self._engine.get_image(spec.image)
         same_image = spec.image in (None, container.image) or (
@@ -305,10 +344,15 @@ class WorkspaceManager:
         )
         differing = options.differences(spec, container.raw, same_image=same_image)
         if differing:
+            hint = "Leave these options out to use it as it is"
+            if not member.adopted:
+                hint += (
+                    ", or remove it first "
+                    f"(perry workspace remove {spec.name} --keep-volume keeps its home)"
+                )
             raise WorkspaceConflict(
                 f"The workspace '{spec.name}' exists and differs in: {', '.join(differing)}",
-                hint="Leave these options out to use it as it is, or remove it first "
-                f"(perry workspace remove {spec.name} --keep-volume keeps its home).",
+                hint=f"{hint}.",
                 workspace=spec.name,
             )
 
@@ -320,27 +364,6 @@ class WorkspaceManager:
         found = self._engine.get_container(reference)
         return network if found is None else f"{kind}:{found.id}"
 
-    def _find(self, name: str) -> Container | None:
-        """Return the container of a workspace. Raises ForeignContainer."""
-        container = self._engine.get_container(names.container(names.validate(name)))
-        if container is None or self._is_workspace(container):
-            return container
-        raise ForeignContainer(
-            f"There is a container '{container.name}' that isn't perry's",
-            hint="Choose another name for the workspace; perry leaves that container alone.",
-            workspace=name,
-        )
-
-    def _require(self, name: str) -> Container:
-        container = self._find(name)
-        if container is None:
-            raise WorkspaceNotFound(
-                f"There is no workspace '{name}'",
-                hint=f"perry workspace list shows them; perry workspace init {name} makes it.",
-                workspace=name,
-            )
-        return container
-
     def _running_container(self, workspace: Workspace) -> Container:
         """Return a workspace's container as it is now, found by its id and not by its name."""
         container = self._engine.get_container(workspace.container_id)
@@ -351,48 +374,19 @@ class WorkspaceManager:
                 workspace=workspace.name,
             )
         if not container.is_running:
-            raise _not_running(workspace.name, container.state)
+            raise not_running(workspace.name, container.state)
         return container
 
-    def _require_running(self, name: str) -> Container:
-        container = self._require(name)
-        if not container.is_running:
-            raise _not_running(name, container.state)
-        return container
 
-    def _is_workspace(self, container: Container) -> bool:
-        """Tell whether a container's own label, not its image's, makes it a workspace."""
-        name = container.labels.get(names.LABEL)
-        if not name or container.name != names.container(name):
-            return False
-        found = self._engine.get_image(container.image_id)
-        return found is None or found.labels.get(names.LABEL) != name
+def _addresses(member: Member) -> str:
+    return " ".join(member.container.addresses)
 
 
-def _not_running(name: str, state: str) -> WorkspaceNotRunning:
-    return WorkspaceNotRunning(
-        f"The workspace '{name}' doesn't run ({state})",
-        hint=f"Start it: perry workspace start {name}",
-        workspace=name,
-    )
-
-
-def _workspace(container: Container) -> Workspace:
-    config = container.raw["Config"]
-    variables = dict(item.partition("=")[::2] for item in config.get("Env") or ())
-    name = container.labels[names.LABEL]
-    volumes = [mount.get("Name") for mount in container.raw.get("Mounts") or ()]
-    volume = names.home_volume(name)
-    return Workspace(
-        name=name,
-        container_id=container.id,
-        image=container.image,
-        state=container.state,
-        created_at=container.created_at,
-        started_at=container.started_at,
-        user=config.get("User") or "",
-        home=variables.get("HOME", "/root"),
-        home_volume=volume if volume in volumes else None,
-        addresses=container.addresses,
-        ports=shown_ports(container),
+def _still_there(workspaces: Sequence[Workspace]) -> WorkspaceConflict:
+    listed = ", ".join(it.name for it in workspaces)
+    adopted = ", ".join(it.name for it in workspaces if it.adopted)
+    only = f" (only lets go of what perry didn't make: {adopted})" if adopted else ""
+    return WorkspaceConflict(
+        f"There are still workspaces on this engine: {listed}",
+        hint=f"Remove them first: perry workspace remove {listed.replace(',', '')}{only}",
     )

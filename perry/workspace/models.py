@@ -11,7 +11,9 @@ from typing import Literal
 
 import msgspec
 
-StepName = Literal["image", "bundle", "volume", "container", "start", "clone", "worker", "health"]
+StepName = Literal[
+    "adopt", "image", "bundle", "volume", "container", "start", "clone", "worker", "health"
+]
 StepState = Literal["begun", "progress", "note", "done"]
 
 Rung = Literal["address", "published", "exec"]
@@ -46,6 +48,7 @@ class Workspace(msgspec.Struct, frozen=True, rename="camel"):
     `state` is Docker's word (`running`, `exited`, `paused`, `created`, `restarting`, `dead`);
     `created_at` and `started_at` are ISO 8601; `addresses` are the container's IPs, empty unless
     it runs; `user` is the container's user as `docker run --user` takes it, and may be empty.
+    `adopted` says that perry didn't make its container.
     """
 
     name: str
@@ -59,11 +62,28 @@ class Workspace(msgspec.Struct, frozen=True, rename="camel"):
     home_volume: str | None
     addresses: tuple[str, ...]
     ports: tuple[str, ...]
+    adopted: bool = False
 
     @property
     def is_running(self) -> bool:
         """Whether a worker can be asked or started in it."""
         return self.state == "running"
+
+
+class Overlooked(msgspec.Struct, frozen=True):
+    """A container, by name, that says it is a workspace and isn't: `reason` says why not."""
+
+    container: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The workspaces by name, and the containers that were passed over."""
+
+    workspaces: tuple[Workspace, ...]
+    overlooked: tuple[Overlooked, ...]
 
 
 class Worker(msgspec.Struct, frozen=True, rename="camel"):
@@ -81,9 +101,10 @@ class Worker(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Ready(msgspec.Struct, frozen=True, rename="camel"):
-    """What `init`, `start`, `restart` and `sync` end with.
+    """What `init`, `adopt`, `start`, `restart` and `sync` end with.
 
-    `worker` is None, and `warning` says why, where the workspace runs but no worker can.
+    `worker` is None, and `warning` says why, where the workspace runs but no worker can, or an
+    adopted one doesn't run.
     """
 
     workspace: Workspace
@@ -92,11 +113,17 @@ class Ready(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Removed(msgspec.Struct, frozen=True, rename="camel"):
-    """What `remove` took away, by name."""
+    """What `remove` took away, by name.
+
+    `let_go` is the container of an adopted workspace, which stays; `warning` says what of perry's
+    could not be taken out of it.
+    """
 
     name: str
     containers: tuple[str, ...]
     volumes: tuple[str, ...]
+    let_go: str | None = None
+    warning: str | None = None
 
 
 class Installed(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from time import monotonic
 
 from perry.client.worker_client import WorkerClient
 from perry.errors import EngineFailure, WorkerCannotRun, WorkerUnreachable
-from perry.workspace import bundle, key
+from perry.workspace import bundle, delivery, key
 from perry.workspace.bundle import Bundle
 from perry.workspace.engine import Engine
 from perry.workspace.ladder import Ladder, Reached
@@ -182,8 +182,11 @@ class Supervisor:
         process = WorkerProcess(self._engine, container.id, wanted)
         token = self.token(container.id)
         try:
+            former = delivery.ensure_present(self._engine, container, workspace.name, wanted)
             if not gently:
                 process.stop()
+            if former:
+                delivery.sweep(self._engine, container, wanted)
             return process.start(token=token, home=workspace.home)
         except EngineFailure as failure:
             raise WorkerCannotRun(

@@ -14,7 +14,7 @@ from perry.workspace.engine import Engine
 _STOP = """
 workers() {
   "$0" grep -l "$1" /proc/[0-9]*/cmdline 2>/dev/null | while IFS=/ read -r _ _ process _; do
-    echo "$process"
+    if "$0" cmp -s /proc/self/cgroup "/proc/$process/cgroup"; then echo "$process"; fi
   done
 }
 tries=0
@@ -26,7 +26,10 @@ while left=$(workers "$1") && [ -n "$left" ] && [ $tries -lt 50 ]; do
   tries=$((tries + 1))
 done
 """
-"""Busybox's shell ends every worker: asked first, killed after two seconds."""
+"""Busybox's shell ends every worker: asked first, killed after two seconds.
+
+An adopted container may see the processes of others (`--pid host`): those are in another cgroup.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,7 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """End whatever worker runs in the container, this bundle's or another's."""
-        shell = [BUSYBOX, "sh", "-c", _STOP, BUSYBOX, f"^{PROCESS_PREFIX}"]
-        self.engine.run(self.container_id, shell, user="0:0")
+        stop_workers(self.engine, self.container_id)
 
     def why_not(self) -> str:
         """Say in a few words why the worker doesn't run here, by trying its imports alone."""
@@ -64,3 +66,9 @@ class WorkerProcess:
         if tried.exit_code == 0:
             return ""
         return tried.output.strip()[-400:] or f"its Python ended with exit code {tried.exit_code}"
+
+
+def stop_workers(engine: Engine, container_id: str) -> None:
+    """End whatever worker runs in a container; one that never had the bundle is left as it is."""
+    shell = [BUSYBOX, "sh", "-c", _STOP, BUSYBOX, f"^{PROCESS_PREFIX}"]
+    engine.run(container_id, shell, user="0:0")

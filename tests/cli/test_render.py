@@ -111,7 +111,7 @@ def test_workspace_json_has_exactly_the_promised_keys(
     told = views(make_workspace)
     assert set(told[0]) == {
         "name", "containerId", "image", "state", "createdAt", "startedAt", "user", "home",
-        "homeVolume", "addresses", "ports", "health", "worker", "problem", "revival",
+        "homeVolume", "addresses", "ports", "adopted", "health", "worker", "problem", "revival",
     }  # fmt: skip
     assert told[0]["worker"] == {
         "address": "172.17.0.2:7392",

@@ -89,7 +89,7 @@ def test_init_as_json_prints_nothing_else_on_stdout(perry: Perry, own: OwnEngine
     assert set(answer["worker"]) == {"address", "via", "version", "digest", "sessionCount"}
     assert set(answer["workspace"]) == {
         "name", "containerId", "image", "state", "createdAt", "startedAt", "user", "home",
-        "homeVolume", "addresses", "ports",
+        "homeVolume", "addresses", "ports", "adopted",
     }  # fmt: skip
     assert answer["workspace"]["containerId"] == own.client.containers.get("workspace-json").id
     assert [line.split()[0] for line in done.stderr.splitlines()] == STEPS
