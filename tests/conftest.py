@@ -81,7 +81,10 @@ class Workspaces:
     def describe(self) -> list[tuple[str, str]]:
         sections = []
         for name in self.names:
-            container = self.engine.get_container(f"workspace-{name}")
+            try:
+                container = self.engine.get_container(self.manager.get(name).container_id)
+            except PerryError:
+                container = None
             if container is None:
                 sections.append((f"workspace {name}", "its container is gone"))
                 continue

@@ -1,10 +1,11 @@
 """The bundle: what runs the worker in a container, whatever the container's image is.
 
-Two layers, each named by its digest, in one volume per engine that every workspace mounts
-read-only at /opt/perry: the runtime (a Python with its own loader and C library, from the image
-that `image.py` builds) and the code (the part of perry that runs in a container). A filler
-container puts them there (`fill.py`); once it has ended well it is renamed and kept, never running
-again, as the engine's own word that these layers are complete, and as the one door to the key.
+Two layers, each named by its digest, in one volume per engine that every workspace which perry
+makes mounts read-only at /opt/perry (`delivery.py` copies them into others): the runtime (a Python
+with its own loader and C library, from the image that `image.py` builds) and the code (the part of
+perry that runs in a container). A filler container puts them there (`fill.py`); once it has ended
+well it is renamed and kept, never running again, as the engine's own word that these layers are
+complete, and as the one door to the key.
 
 It must not know workers, tokens or the manager.
 """

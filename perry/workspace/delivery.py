@@ -1,7 +1,7 @@
 """The bundle, brought into a container that doesn't mount it: an adopted one.
 
 Copied from the bundle's keeper through the engine's archive API, as a stream, into a draft beside
-the layers. A busybox that came along then moves each layer to its name and writes its marker last,
+the layers. The busybox that came along then moves each to its name and writes its marker last,
 inside the container: so what is used was seen from there, nothing half-made ever is, and a complete
 layer is never written again. It must not know workers.
 """
@@ -9,7 +9,7 @@ layer is never written again. It must not know workers.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -39,16 +39,18 @@ set -eu
 cd /opt/perry
 draft=$1 patience=$2
 shift 2
+"$0" cp "$0" "$draft/busybox"
 "$0" sync -f "$draft"
+busybox=./$draft/busybox
 for layer do
   if [ ! -e "complete/$layer" ]; then
-    "$0" mv "layers/$layer" "$draft/former-$layer" 2>/dev/null || true
+    "$busybox" mv "layers/$layer" "$draft/former-$layer" 2>/dev/null || true
     # another perry may have been quicker in this moment, with the same
-    "$0" mv -T "$draft/$layer" "layers/$layer" 2>/dev/null || [ -d "layers/$layer" ]
+    "$busybox" mv -T "$draft/$layer" "layers/$layer" 2>/dev/null || [ -d "layers/$layer" ]
     : > "complete/$layer"
   fi
 done
-"$0" mv "$draft/busybox" busybox
+"$busybox" mv "$busybox" busybox
 now=$(./busybox date +%s)
 for left in draft-*; do
   age=$((now - $(./busybox stat -c %Y "$left")))
@@ -126,17 +128,18 @@ def take_away(engine: Engine, container: Container) -> bool:
 
 
 def _bring(
-    engine: Engine, container: Container, workspace: str, wanted: Bundle, layers: Iterable[str]
+    engine: Engine, container: Container, workspace: str, wanted: Bundle, layers: Sequence[str]
 ) -> frozenset[str]:
     """Copy layers into a container, and return the names of all that are complete in it then."""
-    sources = [BUSYBOX, *(f"{PROCESS_PREFIX}{layer}" for layer in layers)]
+    draft = f"draft-{secrets.token_hex(6)}"
+    in_draft = f"{ROOT}/{draft}"
+    busybox = f"{in_draft}/{wanted.runtime}/busybox" if wanted.runtime in layers else BUSYBOX
     patience = str(int(ABANDONED_AFTER.total_seconds()))
     try:
-        with _drafted(engine, container) as draft:
+        with _undone(engine, container, busybox, in_draft):
             _make_room(engine, container, draft)
-            for source in sources:
-                engine.copy(wanted.keeper, source, container.id, f"{ROOT}/{draft}")
-            busybox = f"{ROOT}/{draft}/busybox"
+            for layer in layers:
+                engine.copy(wanted.keeper, f"{PROCESS_PREFIX}{layer}", container.id, in_draft)
             installed = _shell(engine, container, busybox, _INSTALL, draft, patience, *layers)
             if installed.exit_code != 0:
                 raise _refused(workspace, installed.output.strip())
@@ -146,15 +149,18 @@ def _bring(
 
 
 @contextmanager
-def _drafted(engine: Engine, container: Container) -> Iterator[str]:
-    """Name a draft, and take away what is left of it where it comes to nothing."""
-    draft = f"draft-{secrets.token_hex(6)}"
+def _undone(engine: Engine, container: Container, busybox: str, in_draft: str) -> Iterator[None]:
+    """Take away a draft that comes to nothing; by the container's own rm where busybox isn't whole.
+
+    Where neither runs, it is swept away with the next draft.
+    """
     try:
-        yield draft
+        yield
     except BaseException:
-        path = f"{ROOT}/{draft}"
-        with suppress(EngineError):  # then it is swept away once another one is copied
-            engine.run(container.id, [f"{path}/busybox", "rm", "-rf", path], user="0:0")
+        with suppress(EngineError):  # what went wrong is told already
+            for remover in ([busybox, "rm"], ["rm"]):
+                if engine.run(container.id, [*remover, "-rf", in_draft], user="0:0").exit_code == 0:
+                    break
         raise
 
 

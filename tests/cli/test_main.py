@@ -63,7 +63,7 @@ def test_help_names_every_group_and_fits_80_columns(perry: Perry) -> None:
 COMMANDS = [
     *(
         ("workspace", verb)
-        for verb in ["init", "list", "show", "start", "stop", "restart", "remove"]
+        for verb in ["init", "adopt", "list", "show", "start", "stop", "restart", "remove"]
     ),
     *(("workspace", verb) for verb in ("sync", "exec", "shell", "logs")),
     *(("session", verb) for verb in ("list", "show", "delete")),

@@ -11,7 +11,7 @@ from perry.cli.fleet import NONE_RUNNING, Found, Gathered
 from perry.cli.workspace import workspace_views
 from perry.errors import UsageError, WorkerUnreachable
 from perry.sessions.models import Session
-from perry.workspace.models import Ready, Worker, Workspace
+from perry.workspace.models import Overlooked, Ready, Removed, Worker, Workspace
 
 WORKER = Worker("172.17.0.2:7392", "address", "0.1.0", "abcdef0123456789", 3)
 
@@ -144,6 +144,41 @@ def test_a_workspace_shows_which_way_its_worker_is_reached(
     assert "reached via  exec" in capsys.readouterr().out
     render.ready(Ready(make_workspace(), streamed))
     assert "worker reached through docker exec, 3 sessions" in capsys.readouterr().out
+
+
+def test_an_adopted_workspace_is_marked_as_one(
+    make_workspace: Callable[..., Workspace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    adopted = make_workspace(name="theirs", adopted=True)
+    told = workspace_views([make_workspace(), adopted], lambda _: None)
+    render.workspaces(told)
+    own, other = capsys.readouterr().out.splitlines()[1:]
+    assert "adopted" not in own
+    assert "running, adopted" in other
+    render.workspace(told[1])
+    assert "remove only lets go of it" in capsys.readouterr().out
+
+
+def test_a_container_that_claims_in_vain_is_told_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    render.overlooked([Overlooked("b", "'b' claims the name of 'a'", "Give it another name")])
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "warning: 'b' claims the name of 'a'.\nGive it another name\n"
+
+
+def test_removed_json_has_exactly_the_promised_keys_and_says_what_was_let_go(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gone = Removed("demo", (), (), let_go="shop-app-1", warning="/opt/perry stays there")
+    render.as_json(gone)
+    keys = {"name", "containers", "volumes", "letGo", "warning"}
+    assert set(json.loads(capsys.readouterr().out)) == keys
+    render.removed(gone)
+    said = capsys.readouterr()
+    assert said.out == "let go of demo: the container shop-app-1 stays as it is\n"
+    assert said.err == "warning: demo: /opt/perry stays there\n"
 
 
 def test_ready_json_has_exactly_the_promised_keys(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -100,6 +101,21 @@ def _bootstrap(client: docker.DockerClient, release: str, tar: Path) -> None:
     )
     with tar.open("rb") as file:
         client.api.import_image_from_data(file, repository="perry-test-debian", tag=release)
+
+
+@pytest.fixture
+def another_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Turn this perry into a version that nobody runs: its code layer has one more module."""
+    original = bundle.code_files()
+
+    def turn() -> None:
+        module = f"VERSION = {secrets.token_hex(8)!r}".encode()
+        files = {**original, "perry/worker/version.py": module}
+        monkeypatch.setattr(bundle, "code_files", lambda: files)
+        bundle.code_digest.cache_clear()
+
+    yield turn
+    bundle.code_digest.cache_clear()
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -75,21 +74,6 @@ def test_a_workspace_is_read_from_docker_alone(workspaces: Workspaces, engine: E
 
 def layers(workspaces: Workspaces, name: str) -> set[str]:
     return set(workspaces.run(name, "ls /opt/perry/layers").split())
-
-
-@pytest.fixture
-def another_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Turn this perry into a version that nobody runs: its code layer has one more module."""
-    original = bundle.code_files()
-
-    def turn() -> None:
-        module = f"VERSION = {secrets.token_hex(8)!r}".encode()
-        files = {**original, "perry/worker/version.py": module}
-        monkeypatch.setattr(bundle, "code_files", lambda: files)
-        bundle.code_digest.cache_clear()
-
-    yield turn
-    bundle.code_digest.cache_clear()
 
 
 def test_whatever_replaces_the_worker_of_another_version_drops_the_layers_nobody_runs(

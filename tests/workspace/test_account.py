@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perry.workspace.account import account_in
+from perry.workspace import archive
+from perry.workspace.account import account_in, read_home
+from perry.workspace.objects import Container
+from tests.workspace.engine_answers import Table, container, engine_of
 
 PASSWD = """\
 # a comment
@@ -81,3 +85,43 @@ def test_whatever_an_image_says_the_home_is_a_whole_path_and_not_the_root(
     assert gid >= 0
     assert home.startswith("/")
     assert home.strip("/")
+
+
+def inspected(user: str, *variables: str) -> Container:
+    started = {"Status": "running", "ExitCode": 0, "StartedAt": secrets.token_hex(8)}
+    config = {"Image": "i", "Labels": None, "User": user, "Env": list(variables)}
+    return Container.from_inspection(container(State=started, Config=config))
+
+
+@pytest.mark.parametrize(
+    ("user", "home"),
+    [
+        ("", "/root"),
+        ("workspace", "/home/workspace"),
+        ("1000:5", "/home/workspace"),
+        ("nowhere", "/nonexistent"),
+        ("empty", "/"),
+        ("4321", "/"),
+        ("unknown", "/"),
+    ],
+)
+def test_a_containers_home_is_what_the_engine_gives_its_programs(user: str, home: str) -> None:
+    """Looked up once a start: the engine is asked no second time."""
+    found = inspected(user, "PATH=/bin", "HOME=")
+    tar = archive.pack({"passwd": PASSWD.encode()})
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(tar), tar)
+    with engine_of({"/containers/c1/archive": lambda: (200, chunks)}) as engine:
+        assert read_home(engine, found) == home
+    with engine_of({}) as engine:
+        assert read_home(engine, found) == home
+
+
+def test_a_variable_for_the_home_comes_first() -> None:
+    with engine_of({}) as engine:
+        assert read_home(engine, inspected("workspace", "HOME=/data")) == "/data"
+
+
+def test_a_container_that_cant_be_looked_into_has_a_home_all_the_same() -> None:
+    table: Table = {"/containers/c1/archive": lambda: (500, {"message": "being removed"})}
+    with engine_of(table) as engine:
+        assert read_home(engine, inspected("")) == "/"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -109,3 +110,13 @@ def test_a_tar_that_ends_too_early_is_an_error_of_tars() -> None:
     packed = archive.pack({"f": b"x" * 5000})
     with pytest.raises(tarfile.TarError):
         archive.only_file([packed[:3000]])
+
+
+def test_directories_are_roots_readable_and_new() -> None:
+    with tarfile.open(fileobj=io.BytesIO(archive.directories(["a", "a/b"]))) as tar:
+        entries = tar.getmembers()
+    assert [(it.name, it.isdir(), it.uid, it.mode) for it in entries] == [
+        ("a", True, 0, 0o755),
+        ("a/b", True, 0, 0o755),
+    ]
+    assert all(abs(it.mtime - time.time()) < 60 for it in entries)

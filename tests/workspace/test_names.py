@@ -57,3 +57,26 @@ def test_whatever_a_directory_is_called_its_name_is_valid_or_refused(text: str) 
     except UsageError:
         return
     assert names.validate(name) == name
+
+
+@pytest.mark.parametrize(
+    ("container", "name"), [("shop-app-1", "shop-app-1"), ("My_App.2", "my-app-2")]
+)
+def test_a_container_gives_its_name(container: str, name: str) -> None:
+    assert names.from_container(container) == name
+
+
+@pytest.mark.parametrize("container", ["host", "_._"])
+def test_a_container_may_give_no_name(container: str) -> None:
+    with pytest.raises(UsageError, match=f"perry workspace adopt {container} NAME"):
+        names.from_container(container)
+
+
+@given(st.text(max_size=70))
+def test_what_is_valid_is_what_validate_lets_pass(text: str) -> None:
+    try:
+        names.validate(text)
+    except UsageError:
+        assert not names.is_valid(text)
+    else:
+        assert names.is_valid(text)
