@@ -68,42 +68,43 @@ class Ladder:
         self._forget_key = forget_key
         self._kept: dict[str, tuple[str, Way]] = {}
 
-    def reach(self, container: Container) -> Reached:
-        """Find where the container's worker answers and proves itself.
+    def reach(self, container: Container, workspace: str) -> Reached:
+        """Find where the worker of a workspace's container answers and proves itself.
 
         Where all that answered failed the proof, the key may be another by now. Raises
         WorkerUnreachable, which says of every way why not.
         """
         failures: list[WorkerError] = []
         for _ in range(2):
-            reached, failures = self._climb(container)
+            reached, failures = self._climb(container, workspace)
             if reached is not None:
                 return reached
             if not any(isinstance(error, WorkerUntrusted) for error in failures):
                 break
             self._forget_key()
-        name = _name(container)
         raise WorkerUnreachable(
-            f"The worker of '{name}' can't be reached: "
+            f"The worker of '{workspace}' can't be reached: "
             + (" ".join(error.message for error in failures) or f"it is {container.state}."),
-            hint=f"perry workspace sync {name} starts it again.",
-            workspace=name,
+            hint=f"perry workspace sync {workspace} starts it again.",
+            workspace=workspace,
         )
 
-    def clients(self, container: Container) -> dict[Way, WorkerClient]:
+    def clients(self, container: Container, workspace: str) -> dict[Way, WorkerClient]:
         """Return a client for every way to the container's worker, the likeliest first."""
-        return {way: self._client(container, way) for way in self._in_order(container)}
+        return {way: self._client(container, workspace, way) for way in self._in_order(container)}
 
     def keep(self, container: Container, way: Way) -> None:
         """Begin there the next time, as long as the container runs on."""
         self._kept[container.id] = (container.started_at, way)
 
-    def _climb(self, container: Container) -> tuple[Reached | None, list[WorkerError]]:
+    def _climb(
+        self, container: Container, workspace: str
+    ) -> tuple[Reached | None, list[WorkerError]]:
         failures: list[WorkerError] = []
         began = time.monotonic()
         for way in self._in_order(container):
             spent = time.monotonic() - began
-            client = self._client(container, way)
+            client = self._client(container, workspace, way)
             try:
                 health = client.authenticate()
             except WorkerError as error:
@@ -135,18 +136,14 @@ class Ladder:
     def _prefer(self, rung: Rung) -> None:
         cache.write("rungs", self._engine.id, f"{rung} {int(time.time())}".encode())
 
-    def _client(self, container: Container, way: Way) -> WorkerClient:
+    def _client(self, container: Container, workspace: str, way: Way) -> WorkerClient:
         open_stream = opener(self._engine, container.id)
         is_stream = way.rung == "exec"
         return WorkerClient(
             f"http://{way.address}",
             self._token(container.id),
-            workspace=_name(container),
+            workspace=workspace,
             transport=(lambda: StreamTransport(open_stream)) if is_stream else over_tcp,
             timeout=SILENCE,
             connect_timeout=CONNECT_TIMEOUT,
         )
-
-
-def _name(container: Container) -> str:
-    return container.name.removeprefix("workspace-")

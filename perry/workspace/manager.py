@@ -181,7 +181,7 @@ class WorkspaceManager:
     def worker(self, name: str) -> Worker | None:
         """Return a workspace's healthy worker, None where none answers; starts nothing."""
         container = self._roster.require(name).container
-        return self._supervisor.ask(container) if container.is_running else None
+        return self._supervisor.ask(container, name) if container.is_running else None
 
     def connect(self, workspace: Workspace) -> WorkerClient:
         """Return a client of the workspace's worker, which is revived first if it is dead.
@@ -195,7 +195,7 @@ class WorkspaceManager:
 
         Raises WorkspaceNotFound, WorkspaceNotRunning and WorkerUnreachable.
         """
-        return self._supervisor.reach(self._running_container(workspace))
+        return self._supervisor.reach(self._running_container(workspace), workspace.name)
 
     def revive(self, workspace: Workspace, *, gently: bool = True) -> WorkerClient:
         """Start a worker that is known to be dead, and return a client of it.

@@ -41,10 +41,10 @@ class Supervisor:
             self._bundle = yield from bundle.ensure_bundle(self._engine)
         return self._bundle
 
-    def ask(self, container: Container) -> Worker | None:
+    def ask(self, container: Container, workspace: str) -> Worker | None:
         """Return the healthy worker of a running container, None where none answers."""
         try:
-            reached = self._ladder.reach(container)
+            reached = self._ladder.reach(container, workspace)
         except WorkerUnreachable:
             return None
         reached.client.close()
@@ -61,7 +61,7 @@ class Supervisor:
         """
         wanted = yield from self.ensure_bundle()
         began = monotonic()
-        present = None if fresh else self._settled(container)
+        present = None if fresh else self._settled(container, workspace.name)
         if present is not None and present.digest == wanted.digest:
             yield Step("worker", "done", "runs already", monotonic() - began)
             return present
@@ -74,12 +74,12 @@ class Supervisor:
             self.prune()
         return revived.worker
 
-    def reach(self, container: Container) -> WorkerClient:
+    def reach(self, container: Container, workspace: str) -> WorkerClient:
         """Return a client that has reached the container's worker, whichever runs there.
 
         Starts nothing. Raises WorkerUnreachable.
         """
-        return self._ladder.reach(container).client
+        return self._ladder.reach(container, workspace).client
 
     def connect(self, container: Container, workspace: Workspace) -> WorkerClient:
         """Return a client that has reached the container's worker, revived first if it is dead.
@@ -87,7 +87,7 @@ class Supervisor:
         A healthy worker of another digest will do. Raises WorkerCannotRun.
         """
         try:
-            return self._ladder.reach(container).client
+            return self._ladder.reach(container, workspace.name).client
         except WorkerUnreachable:
             return self.revive(container, workspace)
 
@@ -123,13 +123,13 @@ class Supervisor:
         key.forget(self._engine)
         self._key = None
 
-    def _settled(self, container: Container) -> Worker | None:
+    def _settled(self, container: Container, workspace: str) -> Worker | None:
         """Return the worker that runs in a container once it can be told which one it is.
 
         Raises WorkerFailure where its first scan takes too long.
         """
         try:
-            reached = self._ladder.reach(container)
+            reached = self._ladder.reach(container, workspace)
             with reached.client as client:
                 health = wait_for_first_scan(client, reached.health)
         except WorkerUnreachable:
@@ -199,7 +199,7 @@ class Supervisor:
         self, container: Container, workspace: Workspace, wanted: Bundle, exec_id: str
     ) -> Reached:
         with ExitStack() as unused:
-            clients = self._ladder.clients(container)
+            clients = self._ladder.clients(container, workspace.name)
             for client in clients.values():
                 unused.callback(client.close)
             wait = HealthyWorker(
