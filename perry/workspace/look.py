@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from perry.workspace.replica import Limits, Replica
 from perry.workspace.wanted import Wanted
 
 _ATTEMPTS = 3  # times that something is read while it changes
-_BESIDE = ("", "-wal", "-journal")  # not `-shm`: a reader of the copy makes do without
+_LOG = "-wal"
+_HEAD = 32  # bytes
+_BESIDE = ("", _LOG, "-journal")  # not `-shm`: a reader of the copy makes do without
 
 Group = dict[str, PathStat | None]
 
@@ -91,21 +93,23 @@ class _Look:
 
     def _take(self, path: str, asked: str, place: str) -> None:
         """Copy what is wanted at a path; what couldn't be looked at stays as it was."""
-        reason = None
+        reason = ""
         for attempt in range(_ATTEMPTS):
             try:
-                reason = self._copy(asked, place)
+                missing = self._copy(asked, place)
             except EngineUnreachable:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == _ATTEMPTS - 1 or self._is_late():
                     raise
+                continue
             except EngineFailure as failure:
                 reason = failure.message
                 break
-            if reason is None:
+            if missing is None:
                 return
+            reason = missing
             if self._is_late():
                 break
-        self._give_up(path, reason or "")
+        self._give_up(path, reason)
 
     def _copy(self, asked: str, place: str) -> str | None:
         """Copy from one archive, and say why that wasn't all of it."""
@@ -122,29 +126,50 @@ class _Look:
         return None
 
     def _take_database(self, path: str) -> None:
-        """Copy a database with its log, if they stay as they are for as long as that takes."""
+        """Copy a database and what stands beside it, as they were at one moment."""
         for _ in range(_ATTEMPTS):
             group = self._stat(path)
-            if group[""] is None or not all(it.is_file for it in group.values() if it):
-                if group[""] is not None:
-                    self._replica.leave_out(path, "not regular files")
+            if group[""] is None:
+                return
+            if not all(it.is_file for it in group.values() if it):
+                self._replica.leave_out(path, "not a regular file, or beside it is one that isn't")
+                return
+            if not all(self._replica.fits(path + suffix, it.size) for suffix, it in _there(group)):
                 return
             if self._is_known(path, group):
                 self._keep(path, group)
                 return
-            present = {suffix: it for suffix, it in group.items() if it}
-            if not all(
-                self._replica.fits(path + suffix, it.size) for suffix, it in present.items()
-            ):
-                return
-            whole = all(self._fetch(path + suffix, suffix, it) for suffix, it in present.items())
-            if whole and self._stat(path) == group:
+            if self._fetch_all(path, group):
                 self._install(path, group)
                 self._keep(path, group)
                 return
             if self._is_late():
                 break
         self._give_up(path, "it changes faster than it can be copied")
+
+    def _fetch_all(self, path: str, group: Group) -> bool:
+        """Copy the files one after another, and tell whether they belong together.
+
+        What is written to a database goes into its log first, and stays there until the log is
+        begun anew, with another head. So the database as it was at any time, with the log as it was
+        later, is the database as it was then, if the log has the same head before and after.
+        """
+        head = self._head(path)
+        if not all(self._fetch(path + suffix, suffix, it) for suffix, it in _there(group)):
+            return False
+        if head:
+            return head == self._replica.begin_of_draft(_LOG, _HEAD) == self._head(path)
+        return self._stat(path) == group
+
+    def _head(self, path: str) -> bytes:
+        """Read the head of a database's log; nothing where there is none."""
+        with self._engine.open_archive(self._container, path + _LOG) as chunks:
+            try:
+                for member in members(until(self._deadline, chunks or ())):
+                    return b"".join(member.content)[:_HEAD]
+            except tarfile.TarError:
+                return b""
+        return b""
 
     def _stat(self, path: str) -> Group:
         return {suffix: self._engine.stat(self._container, path + suffix) for suffix in _BESIDE}
@@ -158,20 +183,17 @@ class _Look:
         )
 
     def _keep(self, path: str, group: Group) -> None:
-        for suffix, it in group.items():
-            if it:
-                self._replica.keep(path + suffix, it.size)
+        for suffix, it in _there(group):
+            self._replica.keep(path + suffix, it.size)
 
-    def _fetch(self, path: str, suffix: str, expected: PathStat) -> bool:
-        """Copy one file to where it is unfinished; tell whether it was what was expected."""
+    def _fetch(self, path: str, suffix: str, known: PathStat) -> bool:
+        """Copy one file to where it is unfinished; tell whether it is whole."""
         with self._engine.open_archive(self._container, path) as chunks:
-            if chunks is None:
-                return False
             try:
-                for member in members(until(self._deadline, chunks)):
-                    if (member.kind, member.size) != ("file", expected.size):
+                for member in members(until(self._deadline, chunks or ())):
+                    if member.kind != "file" or not self._replica.fits(path, member.size):
                         return False
-                    self._replica.write_draft(suffix, member.content, expected.modified)
+                    self._replica.write_draft(suffix, member.content, known.modified)
                     return True
             except tarfile.TarError:
                 return False
@@ -190,3 +212,7 @@ class _Look:
 
     def _is_late(self) -> bool:
         return time.monotonic() > self._deadline
+
+
+def _there(group: Group) -> Iterator[tuple[str, PathStat]]:
+    return ((suffix, it) for suffix, it in group.items() if it)

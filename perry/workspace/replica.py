@@ -183,6 +183,11 @@ class Replica:
                 file.write(chunk)
         os.utime(draft, ns=(modified, modified))
 
+    def begin_of_draft(self, suffix: str, size: int) -> bytes:
+        """Read the first bytes of what was written so."""
+        with self._draft_of(suffix).open("rb") as file:
+            return file.read(size)
+
     def install(self, path: str, suffix: str, size: int) -> None:
         """Put an unfinished file in its place."""
         self._make_room(path)

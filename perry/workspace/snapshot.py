@@ -84,7 +84,9 @@ class SnapshotIndex(SessionIndex):
 class Snapshots:
     """The snapshots of one engine's containers; every method may be called from any thread.
 
-    They are kept in `directory`, else in perry's cache, in a directory for each container's id.
+    They are kept in `directory`, which must be this engine's alone, else in perry's cache, in a
+    directory for each container's id. What takes them waits for the engine: seconds, at worst the
+    limit's.
     """
 
     def __init__(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import os
 import stat
 import tarfile
@@ -15,12 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perry.errors import EngineUnreachable
 from perry.sessions.index import SOURCES, SessionIndex
 from perry.sessions.jsonl import fingerprint
 from perry.workspace.archive import MAX_HEADER, OutOfTime, members, until
+from perry.workspace.look import look
+from perry.workspace.objects import PathStat
 from perry.workspace.replica import MAX_PROBLEMS, Limits, Replica
 from perry.workspace.wanted import Wanted, readers
 from tests.sessions.homes import as_bytes, user
+from tests.workspace.engine_answers import engine_of
 
 HOME = "/home/dev"
 PLACE = f"{HOME}/.claude/projects"
@@ -233,12 +239,12 @@ def test_a_size_that_lies_ends_the_reading(copy: Copy, size: str) -> None:
     assert copy.files == {}
 
 
-@given(cut=st.integers(min_value=0, max_value=3 * 1024 + 511))
+@given(cut=st.integers(min_value=0, max_value=5 * 512 + 511))
 def test_an_archive_that_ends_too_early_is_never_taken_for_a_whole_one(cut: int) -> None:
     """Up to the first of the two empty blocks at its end, which tells that nothing is missing."""
     whole = tar_of(file("p/a.jsonl", bytes(600)), file("p/b.jsonl", bytes(500)))
     with pytest.raises(tarfile.TarError):
-        assert [[*one.content] for one in members([whole[: min(cut, 512 * 5 + 511)]])]
+        list(chain.from_iterable(member.content for member in members([whole[:cut]])))
 
 
 def test_what_came_before_a_broken_end_is_kept_and_nothing_is_dropped(copy: Copy) -> None:
@@ -363,3 +369,44 @@ def test_a_copied_index_tells_paths_and_ids_as_they_are_in_the_container(tmp_pat
     assert told[0] == told[1]
     assert {path for _, path in told[0]} == {f"{PLACE}/p/one.jsonl", f"{PLACE}/q/one.jsonl"}
     assert len({identifier for identifier, _ in told[0]}) == 2
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        ("2026-11-24T10:00:00Z", 1_795_514_400_000_000_000),
+        ("2026-11-24T10:00:00.123456789Z", 1_795_514_400_123_456_789),
+        ("2026-11-24T12:00:00.5+02:00", 1_795_514_400_500_000_000),
+    ],
+)
+def test_a_paths_time_is_read_to_the_nanosecond(moment: str, expected: int) -> None:
+    assert stat_of(mtime=moment).modified == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_file"),
+    [(0o644, True), (0o4755 | 1 << 23, True), (1 << 31 | 0o755, False), (1 << 27 | 0o777, False)],
+)
+def test_only_a_regular_file_is_one(mode: int, *, is_file: bool) -> None:
+    """Modes are Go's: a directory, a link, and a file that sets the user."""
+    assert stat_of(mode=mode).is_file is is_file
+
+
+def stat_of(**changes: object) -> PathStat:
+    told = {"name": "a", "size": 1, "mode": 0o644, "mtime": "2026-11-24T10:00:00Z", **changes}
+    return PathStat.from_header(base64.b64encode(json.dumps(told).encode()).decode())
+
+
+def test_an_engine_that_hangs_up_while_it_sends_an_archive_is_an_error_in_the_end(
+    copy: Copy,
+) -> None:
+    asked = []
+
+    def half() -> tuple[int, bytes]:
+        asked.append(1)
+        return 200, b"400\r\n" + tar_of(file("p/s.jsonl"))[:600]
+
+    table = {"/containers/c1/archive": half}
+    with engine_of(table) as engine, pytest.raises(EngineUnreachable):
+        look(engine, "c1", copy.directory, copy.wanted, Limits(), settled=0)
+    assert len(asked) == 3
