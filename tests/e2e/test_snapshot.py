@@ -402,7 +402,7 @@ def test_a_database_in_use_is_copied_whole_or_not_at_all(
     finally:
         stop.set()
         writer.join()
-        container.remove(force=True, v=True)
+        engine.remove_container(str(container.id))
 
 
 def change_titles(path: Path, stop: threading.Event) -> None:
