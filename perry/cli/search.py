@@ -1,4 +1,4 @@
-"""`perry session search`: words in the messages of the host and all running workspaces.
+"""`perry session search`: words in the sessions of the host and all running workspaces.
 
 Each of them searches for itself, at the same time as the others, and what it found is printed at
 the moment that it answers. How a hit looks, and how workers are reached, is known elsewhere.
@@ -58,7 +58,7 @@ def search(
         bool, typer.Option("--json", help="Print one JSON object, when all have answered.")
     ] = False,
 ) -> None:
-    """Find the messages that hold all of some words.
+    """Find the messages and the titles that hold all of some words.
 
     Newest sessions first; sessions that a session started are searched too. Each workspace's finds
     are printed when it answers. Nothing found is said on stderr, and is no failure; exit code 1

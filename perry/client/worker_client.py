@@ -152,11 +152,12 @@ class WorkerClient:
         limit: int = DEFAULT_PAGE,
         offset: int = 0,
     ) -> SearchPage:
-        """Find the messages that hold all the words, whatever their case: newest sessions first.
+        """Find what holds all the words, whatever their case: newest sessions first.
 
-        Within a session the newest message comes first; child sessions are searched too. `since` is
-        in milliseconds since the epoch; `offset` leaves out so many hits. A worker gives 1000 hits
-        at most, and waits with its answer until it has them: for SEARCH_TIMEOUT seconds at most.
+        Within a session its title comes first, then the newest message; child sessions are searched
+        too. `since` is in milliseconds since the epoch; `offset` leaves out so many hits. A worker
+        gives 1000 hits at most, and waits with its answer until it has them: for SEARCH_TIMEOUT
+        seconds at most.
         """
         params = _params(q=words, agent=agent, since=since, limit=limit, offset=offset)
         return self._get("/sessions", params, SearchPage, timeout=SEARCH_TIMEOUT)

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 MessageType = Literal["user", "assistant", "thinking", "tool_use", "tool_result", "system"]
+HitType = Literal["title", MessageType]
 
 
 class Message(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
@@ -78,16 +79,17 @@ class MessagePage(msgspec.Struct, frozen=True):
 
 
 class Hit(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """One message in which all the words of a search are.
+    """One message in which all the words of a search are, or a session's title.
 
-    `type` is the message's; `position` counts the session's messages from the oldest, 0 first;
-    `snippet` is one line of the message, and `marks` are the words in it, as (start, end) in
-    Unicode characters, in order and apart from each other.
+    `type` is the message's, or `title`; `position` counts the session's messages from the oldest,
+    0 first, and is 0 for a title, whose `timestamp` is the session's last activity. `snippet` is
+    one line of the text, and `marks` are the words in it, as (start, end) in Unicode characters,
+    in order and apart from each other.
     """
 
     session_id: str
     agent_type: str
-    type: MessageType
+    type: HitType
     position: int
     timestamp: str | None
     snippet: str

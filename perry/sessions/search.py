@@ -1,4 +1,4 @@
-"""Finding words in messages, newest sessions first, without an index of words.
+"""Finding words in titles and messages, newest sessions first, without an index of words.
 
 A log is first looked through as bytes, which is many times faster than parsing it; only one that
 may hold all the words is read message by message. Hits come out as they are found, so no more is
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from perry.errors import SessionError
 from perry.sessions.index import SessionIndex
 from perry.sessions.models import Hit, Message, SearchPage, Session
-from perry.sessions.records import epoch
+from perry.sessions.records import epoch, iso
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,9 @@ def search(
     since: int | None = None,
     go_on: Callable[[], bool] = always,
 ) -> Iterator[tuple[Session, Hit]]:
-    """Yield the messages that hold all the words, newest session first, newest message first.
+    """Yield what holds all the words, newest session first: its title, its newest messages first.
 
+    A title is left out where the first prompt has all the words as well: that message is found.
     Words are those of `words_in`. Child sessions are looked through too. `since` is in milliseconds
     since the epoch; a message without a time counts as its session's last activity. `go_on` is
     asked every few milliseconds, and ends the search where it says no.
@@ -72,6 +73,8 @@ def search(
     for session in index.list(agent=agent, children=True):
         if not go_on() or (since is not None and session.last_activity < since):
             return
+        if (titled := _title_hit(session, words)) is not None:
+            yield session, titled
         if logs.may_hold(index.located(session)):
             for hit in _hits(index, session, words, go_on):
                 if since is None or _time_of(hit, session) >= since:
@@ -112,6 +115,15 @@ def snippet_of(text: str, words: Sequence[str]) -> tuple[str, tuple[tuple[int, i
     return snippet, _marks(_fold(snippet), words)
 
 
+def _title_hit(session: Session, words: Sequence[str]) -> Hit | None:
+    """Make the hit of a title; it is as young as its session, so `since` has been looked at."""
+    if not _has_all(session.title, words) or _has_all(session.first_prompt or "", words):
+        return None
+    snippet, marks = snippet_of(session.title, words)
+    active = iso(session.last_activity)
+    return Hit(session.id, session.agent_type, "title", 0, active, snippet, marks)
+
+
 def _hits(
     index: SessionIndex, session: Session, words: Sequence[str], go_on: Callable[[], bool]
 ) -> Iterator[Hit]:
@@ -127,7 +139,7 @@ def _hits(
             return
         start = max(0, page.total - offset - len(page.messages))
         for position, message in reversed([*enumerate(page.messages, start)]):
-            if position < unread and _holds(message, words):
+            if position < unread and _has_all(_text_of(message), words):
                 yield _hit(session, message, position, words)
         if not page.messages:
             return
@@ -135,9 +147,9 @@ def _hits(
         offset = page.total - unread
 
 
-def _holds(message: Message, words: Sequence[str]) -> bool:
-    text = _fold(_text_of(message))
-    return all(word in text for word in words)
+def _has_all(text: str, words: Sequence[str]) -> bool:
+    folded = _fold(text)
+    return all(word in folded for word in words)
 
 
 def _hit(session: Session, message: Message, position: int, words: Sequence[str]) -> Hit:

@@ -49,6 +49,15 @@ def test_hits_stand_below_their_session(make_session: MakeSession) -> None:
     ]
 
 
+def test_a_title_is_shown_as_what_was_found(make_session: MakeSession) -> None:
+    found = hit(type="title", position=0, snippet="Fix the login", marks=((8, 13),))
+    page = SearchPage((make_session(id="4f2a0000-1"),), (found,))
+    assert list(lines("demo", page, now=NOW, columns=80, paint=star)) == [
+        "4f2a0000  demo  claude  *Fix the login*",
+        "  title        1 hour ago    Fix the *login*",
+    ]
+
+
 def test_in_a_pipe_ids_and_snippets_are_whole_and_plain(make_session: MakeSession) -> None:
     page = SearchPage((make_session(),), (hit(make_session().id, snippet="x " * 200 + "cart"),))
     head, line = lines("demo", page, now=NOW, columns=None, paint=plain)

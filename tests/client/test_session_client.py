@@ -125,7 +125,7 @@ def test_all_messages_come_in_order_whatever_the_page(client: SessionClient, pag
 def test_words_are_found(client: SessionClient) -> None:
     page = client.search("grüße NEEDLE=?")
     assert [session.id for session in page.sessions] == ["%2e"]
-    (hit,) = (hit for hit in page.hits if hit.type == "user")
+    (hit,) = page.hits
     assert [hit.snippet[start:stop] for start, stop in hit.marks] == ["Grüße", "needle=?"]
     assert client.search("needle", agent="pi") == SearchPage((), ())
     assert client.search("needle", since=2**52) == SearchPage((), ())
@@ -133,6 +133,15 @@ def test_words_are_found(client: SessionClient) -> None:
     assert client.search(" ") == SearchPage((), ())
     whole = client.search("prompt").hits
     assert client.search("prompt", limit=5).hits + client.search("prompt", offset=5).hits == whole
+
+
+def test_a_title_is_found_too(serve: Serve, tmp_path: Path) -> None:
+    path = ClaudeHome(tmp_path).session("one", session_id="mine")
+    with path.open("a") as file:
+        file.write('{"type": "custom-title", "customTitle": "The needle"}\n')
+    with serve(tmp_path) as connect, connect() as client:
+        (hit,) = client.search("NEEDLE the").hits
+    assert (hit.session_id, hit.type, hit.snippet) == ("mine", "title", "The needle")
 
 
 def test_a_search_gives_1000_hits_at_most(serve: Serve, tmp_path: Path) -> None:

@@ -219,3 +219,54 @@ def test_a_snippet_is_one_line_around_the_first_word() -> None:
     assert snippet.startswith("…")
     assert snippet.endswith("…")
     assert [snippet[start:stop] for start, stop in marks] == ["needle"]
+
+
+def titled(home: Path, session: str, title: str, *contents: object, day: int = 20) -> None:
+    """Write a session that somebody has named."""
+    write_log(home, session, *contents, day=day)
+    with (home / f".claude/projects/-p/{session}.jsonl").open("a") as log:
+        log.write(json.dumps({"type": "custom-title", "customTitle": title}) + "\n")
+
+
+def test_a_session_is_found_by_its_title_before_its_messages(tmp_path: Path) -> None:
+    titled(tmp_path, "s", "The needle in hay", "look for it", "a needle")
+    first, second = find(tmp_path, "NEEDLE")
+    assert (first.session_id, first.agent_type, first.type, first.position) == (
+        "s", "claude", "title", 0,
+    )  # fmt: skip
+    assert first.timestamp == "2026-11-20T10:01:00.000Z"  # the session's last activity
+    assert first.snippet == "The needle in hay"
+    assert [first.snippet[start:stop] for start, stop in first.marks] == ["needle"]
+    assert (second.type, second.position) == ("assistant", 1)
+
+
+def test_a_title_has_to_have_all_the_words(tmp_path: Path) -> None:
+    titled(tmp_path, "s", "The needle", "in hay")
+    assert find(tmp_path, "needle hay") == []
+    assert [hit.type for hit in find(tmp_path, "the needle")] == ["title"]
+
+
+def test_a_title_that_only_says_what_the_first_prompt_says_is_no_find_of_its_own(
+    tmp_path: Path,
+) -> None:
+    write_log(tmp_path, "unnamed", "Find the needle", day=12)
+    titled(tmp_path, "named", "A needle to find", "Find me that needle, please")
+    assert [(hit.session_id, hit.type) for hit in find(tmp_path, "find needle")] == [
+        ("named", "user"), ("unnamed", "user"),
+    ]  # fmt: skip
+
+
+def test_a_title_is_as_young_as_its_session(tmp_path: Path) -> None:
+    titled(tmp_path, "s", "needle", "word one", "word two")
+    last = 1795168800000 + 60_000  # 2026-11-20T10:01Z
+    assert [hit.type for hit in find(tmp_path, "needle", since=last)] == ["title"]
+    assert find(tmp_path, "needle", since=last + 1) == []
+
+
+def test_titles_count_in_a_page_as_messages_do(tmp_path: Path) -> None:
+    titled(tmp_path, "s", "needle", "one", "a needle")
+    index = SessionIndex.of_home(tmp_path, {})
+    index.refresh()
+    pages = [search_page(index, ("needle",), limit=1, offset=n) for n in range(3)]
+    assert [[hit.type for hit in page.hits] for page in pages] == [["title"], ["assistant"], []]
+    assert [session.title for session in pages[0].sessions] == ["needle"]
