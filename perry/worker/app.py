@@ -57,16 +57,8 @@ def create_app(
     `streams` are the event streams, for who wants to end them.
     """
     api = Api(config, index, watcher, streams or streams_of(index))
-    routes = [
-        Route("/health", api.health),
-        Route("/sessions", api.sessions),
-        Route("/sessions/{id}", api.session, methods=["GET", "DELETE"]),
-        Route("/sessions/{id}/messages", api.messages),
-        Route("/refresh", api.refresh, methods=["POST"]),
-        Route("/events", api.events),
-    ]
     app = Starlette(
-        routes=routes,
+        routes=routes(api),
         exception_handlers={
             HTTPException: refused,
             SessionNotFound: _no_such_session,
@@ -76,6 +68,18 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return Guard(app, config.token)
+
+
+def routes(api: Api) -> list[Route]:
+    """Tell which endpoint answers which call."""
+    return [
+        Route("/health", api.health),
+        Route("/sessions", api.sessions),
+        Route("/sessions/{id}", api.session, methods=["GET", "DELETE"]),
+        Route("/sessions/{id}/messages", api.messages),
+        Route("/refresh", api.refresh, methods=["POST"]),
+        Route("/events", api.events),
+    ]
 
 
 def streams_of(index: SessionIndex) -> Streams[Session]:
@@ -135,7 +139,7 @@ class Api:
         return proof(self._config.token, nonce)
 
     async def sessions(self, request: Request) -> Response:
-        """List the sessions, newest activity first; with `q`, find words in their messages."""
+        """List the sessions, newest activity first; with `q`, find words in them."""
         self._require_ready()
         if "q" in request.query_params:
             return await self._search(request)
