@@ -207,6 +207,9 @@ def _turns(messages: _Table, parts: _Table, session: str) -> tuple[list[Turn], i
     turns, skipped = [], 0
     rows = messages.rows(["id", "time_created", "data"], "session_id", session).fetchall()
     for identifier, created, raw in rows:
+        if not isinstance(identifier, str):
+            skipped += 1  # a key that SQLite lets be anything, and that no part can name
+            continue
         data = _decoded(raw)
         if data is None:
             skipped += 1

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perry.sessions.index import SessionIndex
+from tests.sessions.fuzzing import examples
 from tests.sessions.homes import assert_invariant, assistant, user
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def take(home: Path, name: str, action: str, line: Any) -> Path:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=st.lists(STEP, max_size=14))
 def test_an_index_that_follows_shows_what_a_fresh_one_would(

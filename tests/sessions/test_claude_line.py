@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from perry.sessions.claude_line import Line, read_line, read_quickly, read_slowly
 from perry.sessions.records import token_count
+from tests.sessions.fuzzing import examples
 from tests.sessions.homes import assistant, user
 from tests.sessions.test_growth import JSON
 
@@ -73,7 +74,7 @@ def told(found: tuple[Line, int] | None) -> object:
     return count, ids, flags, texts, line.timestamp, model
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(RECORD)
 @example({"type": "system", "isCompactSummary": True, "content": [{"type": "text"}]})
 def test_both_ways_tell_the_same(record: dict[str, Any]) -> None:

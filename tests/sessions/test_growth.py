@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perry.sessions.index import SessionIndex
+from tests.sessions.fuzzing import examples
 from tests.sessions.homes import (
     ClaudeHome,
     Home,
@@ -199,7 +200,9 @@ LINE = RECORD.map(lambda record: json.dumps(record).encode()) | st.binary(max_si
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(150),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(lines=st.lists(LINE, max_size=8), cut=st.integers(0, 400), ended=st.booleans())
 def test_whatever_the_lines_say_the_counts_agree_and_growth_equals_a_fresh_parse(
@@ -299,7 +302,9 @@ RECORDS = {"codex": CODEX_LINE, "pi": PI_LINE, "gemini": GEMINI_LINE}
 
 @pytest.mark.parametrize("agent", RECORDS)
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(80),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_whatever_any_log_says_the_counts_agree_and_growth_equals_a_fresh_parse(
