@@ -31,16 +31,22 @@ app = typer.Typer(
 
 LOOPBACK = "127.0.0.1"
 
-Port = Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="The daemon's port.")]
+Port = Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="The port it listens on.")]
 
 
 @app.command(epilog=examples("perry agent serve", "perry agent serve --port 8000"))
 def serve(
     port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")
+        int,
+        typer.Option(
+            metavar="N", min=0, max=65535, help="The port to listen on; 0 takes a free one."
+        ),
     ] = AGENT_PORT,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen: this machine alone by default.")
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="The address to listen on; this machine alone by default."
+        ),
     ] = LOOPBACK,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; logs go to stderr.

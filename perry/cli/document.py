@@ -11,13 +11,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from perry.cli.text import harmless, one_line
+from perry.cli.text import harmless, one_line, utc_time
 from perry.sessions.models import Message, Session
+from perry.sessions.records import epoch
 
 _ROLES = {
     "user": "User",
@@ -69,8 +69,8 @@ def _facts(workspace: str, session: Session) -> Iterator[tuple[str, str]]:
         "Directory": session.directory,
         "Branch": session.git_branch,
         "Model": session.model,
-        "Started": _day(session.started_at),
-        "Last activity": _day(session.last_activity),
+        "Started": None if session.started_at is None else utc_time(session.started_at),
+        "Last activity": utc_time(session.last_activity),
         "Messages": str(session.message_count),
         "Input tokens": session.input_tokens,
         "Output tokens": session.output_tokens,
@@ -85,7 +85,9 @@ def _facts(workspace: str, session: Session) -> Iterator[tuple[str, str]]:
 def _block(message: Message, level: str) -> str:
     role = _ROLES[message.type]
     name = f": {_plain(message.tool_name)}" if message.tool_name else ""
-    when = f" ({_plain(message.timestamp)})" if message.timestamp else ""
+    moment = epoch(message.timestamp)
+    told = message.timestamp if moment is None else utc_time(moment)
+    when = f" ({_plain(told)})" if told else ""
     heading = f"{level} {role}{name}{when}\n\n"
     if message.type in ("user", "assistant", "system"):
         return f"{heading}{_quoted(harmless(message.content))}\n\n"
@@ -108,12 +110,6 @@ def _fenced(text: str, language: str) -> str:
 
 def _plain(text: str) -> str:
     return one_line(text).replace("<", "&lt;")
-
-
-def _day(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _json(value: Any) -> str:  # noqa: ANN401 - any of the wire's structs

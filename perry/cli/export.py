@@ -47,11 +47,14 @@ def export(
     session_id: Id,
     workspace: InWorkspace = None,
     agent: Agent = None,
-    format_: Annotated[Format, typer.Option("--format", "-f", help="md or json.")] = (
-        Format.MARKDOWN
-    ),
+    format_: Annotated[
+        Format, typer.Option("--format", "-f", help="What to write: Markdown or JSON.")
+    ] = (Format.MARKDOWN),
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Else to stdout.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The file to write, in place of stdout."
+        ),
     ] = None,
 ) -> None:
     """Write a session as one document.

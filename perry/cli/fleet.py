@@ -201,8 +201,17 @@ def resolved(prefix: str, gathered: Gathered) -> Found:
     raise SessionAmbiguous(
         f"{prefix!r} fits {counted(len(fitting), 'session')}:",
         candidates=tuple(one.session.id for one in fitting),
-        hint="\n".join([*lines, "Give more of the id, or --workspace, or --agent."]),
+        hint="\n".join([*lines, f"Give {_what_tells_apart(fitting)}."]),
     )
+
+
+def _what_tells_apart(fitting: Sequence[Found]) -> str:
+    ways = {
+        "more of the id": len({one.session.id for one in fitting}),
+        "--workspace": len({one.place.name for one in fitting}),
+        "--agent": len({one.session.agent_type for one in fitting}),
+    }
+    return ", or ".join(way for way, number in ways.items() if number > 1)
 
 
 def _candidate(one: Found) -> str:

@@ -27,7 +27,7 @@ def image() -> None:
 
 @app.command(epilog=examples("perry image build"))
 def build() -> None:
-    """Build what workspaces have by default.
+    """Build the default workspace image, and the runtime of all workers.
 
     The first `perry workspace init` does it too, where the image is missing.
     """

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -78,6 +79,8 @@ def _ended_well() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # Once more, as those do who are impatient, would only get in the way of the end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise Interrupted("Interrupted.") from None
     except BrokenPipeError:
         # Python flushes stdout once more at its end; into the void, or it would complain there.
@@ -91,6 +94,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExamples:\n"
     "  perry workspace init            a workspace named as this directory\n"
     "  perry session list              every session of every workspace\n"
@@ -108,7 +112,13 @@ def print_version(value: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=print_version,
+            is_eager=True,
+            help="Print perry's version and exit.",
+        ),
     ] = False,
 ) -> None:
     """Docker workspaces for coding agents, with every session of theirs in one place."""

@@ -18,18 +18,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Id = Annotated[
-    str, typer.Argument(metavar="ID", help="Its id, or the start of it.", show_default=False)
+    str,
+    typer.Argument(metavar="ID", help="The session's id, or the start of it.", show_default=False),
 ]
 InWorkspace = Annotated[
     str | None,
     typer.Option(
-        "--workspace", "-w", metavar="NAME", help="Only in that workspace, or on the host: host."
+        "--workspace", "-w", metavar="NAME", help="Only that workspace, or the host: host."
     ),
 ]
+
+
+def _known_agent(name: str | None) -> str | None:
+    """Return a coding agent's id; raises UsageError for one that there is no reader for."""
+    if name is None:
+        return None
+    from perry.sessions.index import coding_agents  # noqa: PLC0415  # loads all readers
+
+    if name not in coding_agents():
+        raise UsageError(
+            f"--agent {name}: there is no such coding agent.",
+            hint=f"One of these: {', '.join(coding_agents())}.",
+        )
+    return name
+
+
 Agent = Annotated[
-    str | None, typer.Option("--agent", metavar="AGENT", help="Only of that coding agent: claude.")
+    str | None,
+    typer.Option(
+        "--agent",
+        metavar="AGENT",
+        callback=_known_agent,
+        help="Only that coding agent: claude, opencode, codex, pi or gemini.",
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 
 
 def workspace_spec(

@@ -43,19 +43,22 @@ EPILOG = examples(
 
 def search(
     words: Annotated[
-        list[str], typer.Argument(metavar="WORDS...", help="All of them, in any case and order.")
+        list[str],
+        typer.Argument(
+            metavar="WORDS...", help="Words to look for: all of them, in any case and order."
+        ),
     ],
     workspace: InWorkspace = None,
     agent: Agent = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="WHEN", help="Not older: 2h, 3d, 2026-11-20, or ISO 8601."),
+        typer.Option(metavar="WHEN", help="Nothing older: 2h, 3d, 2026-11-20, or ISO 8601."),
     ] = None,
     limit: Annotated[
-        int, typer.Option(metavar="N", min=1, max=MOST, help="Only N of each workspace.")
+        int, typer.Option(metavar="N", min=1, max=MOST, help="At most N finds of each workspace.")
     ] = 50,
     json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object, when all have answered.")
+        bool, typer.Option("--json", help="Print JSON: one object, when all have answered.")
     ] = False,
 ) -> None:
     """Find the messages and the titles that hold all of some words.

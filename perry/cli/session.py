@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="List, read, search, follow and delete the coding agents' sessions.",
+    help="List, read, search, follow and delete sessions.",
 )
 
 
@@ -51,14 +51,17 @@ def list_(
     workspace: InWorkspace = None,
     agent: Agent = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the N last active ones.")
+        int | None, typer.Option(metavar="N", min=1, help="List only the N last active ones.")
     ] = None,
     children: Annotated[
-        bool, typer.Option("--children", help="Also sessions that a session started.")
+        bool, typer.Option("--children", help="List also sessions that a session started.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """List the sessions of the host and all running workspaces, the last active ones first."""
+    """List sessions, the last active ones first.
+
+    Those of the host and of all running workspaces, unless --workspace names one.
+    """
     gathered = connect_fleet(workspace).sessions(agent=agent, children=children, limit=limit)
     if json:
         render.failures(gathered)
@@ -85,9 +88,11 @@ def show(
     session_id: Id,
     workspace: InWorkspace = None,
     agent: Agent = None,
-    full: Annotated[bool, typer.Option("--full", help="Tool calls and results whole.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print tool calls and results whole.")
+    ] = False,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Only the N newest messages.")
+        int | None, typer.Option(metavar="N", min=1, help="Print only the N newest messages.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -134,7 +139,7 @@ def delete(
     session_id: Id,
     workspace: InWorkspace = None,
     agent: Agent = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> None:
     """Delete a session from its workspace, or from the host.
 

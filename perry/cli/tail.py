@@ -48,15 +48,20 @@ EPILOG = examples(
 def tail(
     session_id: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="Its id, or the start of it.", show_default=False),
+        typer.Argument(
+            metavar="[ID]", help="The session's id, or the start of it.", show_default=False
+        ),
     ] = None,
     workspace: InWorkspace = None,
     agent: Agent = None,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", metavar="N", min=0, help="Begin with the N newest.")
+        int,
+        typer.Option("--lines", "-n", metavar="N", min=0, help="Begin with the N newest messages."),
     ] = 10,
-    full: Annotated[bool, typer.Option("--full", help="Tool calls and results whole.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print tool calls and results whole.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON: an object a line.")] = False,
 ) -> None:
     """Print what is new, as it happens, until Ctrl-C.
 

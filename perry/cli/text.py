@@ -2,8 +2,8 @@
 
 What coding agents and repositories wrote ends on somebody's terminal, where a control character
 can move the cursor or rename the window; columns must fit 80 characters, and a person wants
-"3 min ago" and no timestamp. Pure functions of their arguments: this module must not print and
-must not know workspaces or sessions.
+"3 min ago" and no timestamp. Pure functions of their arguments and the time zone: this module must
+not print and must not know workspaces or sessions.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def shortened_left(text: str, columns: int) -> str:
 def ago(milliseconds: int, now: float) -> str:
     """Say when something was, as people do.
 
-    `milliseconds` and `now` (seconds) count from the epoch; after a month it is the date in UTC.
+    `milliseconds` and `now` (seconds) count from the epoch; after a month it is the local date.
     """
     seconds = int(now - milliseconds / 1000)
     if seconds < MINUTE:
@@ -87,7 +87,30 @@ def ago(milliseconds: int, now: float) -> str:
         return f"{counted(seconds // HOUR, 'hour')} ago"
     if seconds < MONTH:
         return f"{counted(seconds // DAY, 'day')} ago"
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
+    return local_time(milliseconds)[0][:10]
+
+
+def local_time(milliseconds: int) -> tuple[str, str]:
+    """Tell a moment, in milliseconds since the epoch, by the clock here, and how far it is off UTC.
+
+    Such as `2026-11-20 10:01:00` and `UTC+01:00`; a dash where no calendar has it.
+    """
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return "-", ""  # what a workspace says need not make sense
+    told = moment.isoformat(sep=" ", timespec="seconds")
+    place = len("2026-11-20 10:01:00")
+    return told[:place], "UTC" + told[place:].replace("+00:00", "")
+
+
+def utc_time(milliseconds: int) -> str:
+    """Tell a moment, in milliseconds since the epoch, for readers anywhere; a dash as above."""
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return "-"
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def iso_ago(moment: str, now: float) -> str:

@@ -1,8 +1,9 @@
 """A session's messages as lines to read.
 
 Roles stand apart under headings; a tool's call and its result are folded to a line each, because
-they are most of a session's bytes and little of its story. Pure functions: the colours come in as
-a function, the lines go out, and this module must not print.
+they are most of a session's bytes and little of its story. Times are local, and the first says of
+which zone. Pure functions: the colours come in as a function, the lines go out, and this module
+must not print.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from perry.cli.text import counted, harmless, one_line, shortened
+from perry.cli.text import counted, harmless, local_time, one_line, shortened
+from perry.sessions.records import epoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,14 +41,14 @@ def transcript_lines(
     `columns` is the terminal's width, None for a pipe; `paint` colours a text. With `full`, what
     tools were given and answered is there whole.
     """
-    before = ""
+    before, clock = "", _Clock()
     for message in messages:
         is_tool = message.type not in ROLE_STYLES
         if before and not (is_tool and before == "tool" and not full):
             yield ""
         before = "tool" if is_tool else message.type
         if not is_tool:
-            yield _heading(message, paint)
+            yield _heading(message, clock.told(message.timestamp), paint)
             yield harmless(message.content).strip("\n")
         elif full:
             yield from _whole(message, paint)
@@ -54,8 +56,25 @@ def transcript_lines(
             yield _folded(message, columns or FOLD, paint)
 
 
-def _heading(message: Message, paint: Callable[[str, str], str]) -> str:
-    when = one_line((message.timestamp or "")[:19].replace("T", " "))
+class _Clock:
+    """Tells moments by the local clock, with the zone where it isn't the one told before."""
+
+    def __init__(self) -> None:
+        self._zone = ""
+
+    def told(self, timestamp: str | None) -> str:
+        """Tell an ISO 8601 moment; what a workspace may send instead stays as it is."""
+        moment = epoch(timestamp)
+        if moment is None:
+            return one_line(timestamp or "")
+        told, zone = local_time(moment)
+        if zone == self._zone:
+            return told
+        self._zone = zone
+        return f"{told} {zone}"
+
+
+def _heading(message: Message, when: str, paint: Callable[[str, str], str]) -> str:
     role = paint(message.type.upper(), f"{BOLD};{ROLE_STYLES[message.type]}")
     return f"{role}  {paint(when, DIM)}" if when else role
 

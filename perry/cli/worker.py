@@ -36,11 +36,17 @@ def worker() -> None:
 )
 def serve(
     port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")
+        int,
+        typer.Option(
+            metavar="N", min=0, max=65535, help="The port to listen on; 0 takes a free one."
+        ),
     ] = WORKER_PORT,
     host: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Other than this machine alone; needs a token."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="The address to listen on; any but this machine's own needs a token.",
+        ),
     ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; stderr says where."""

@@ -39,9 +39,11 @@ app = typer.Typer(
 HEALTH_PATIENCE = 3.0
 """Seconds that `list` waits for the workers of all workspaces together."""
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The workspace.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The workspace's name.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, progress on stderr.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 
 
 @app.command(
@@ -55,40 +57,45 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 def init(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Without it: made of this directory's name."),
+        typer.Argument(metavar="NAME", help="The workspace's name; this directory's by default."),
     ] = None,
     image: Annotated[
-        str | None, typer.Option(metavar="REF", help="Any Linux image; perry's own by default.")
+        str | None,
+        typer.Option(metavar="REF", help="The image, any Linux one; perry's own by default."),
     ] = None,
     clone: Annotated[
         str | None, typer.Option(metavar="URL", help="A git repository to clone into its home.")
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option(metavar="K=V", help="A variable; K alone takes it from here. Repeatable."),
+        typer.Option(
+            metavar="K=V", help="A variable to set; K alone takes it from here. Repeatable."
+        ),
     ] = None,
     volume: Annotated[
         list[str] | None,
-        typer.Option(metavar="SRC:DST[:ro]", help="A directory or volume in it. Repeatable."),
+        typer.Option(metavar="SRC:DST[:ro]", help="A directory or volume to mount. Repeatable."),
     ] = None,
     publish: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST:CONTAINER", help="A port of it, on this machine. Repeatable."),
+        typer.Option(
+            metavar="HOST:CONTAINER", help="A port of it to publish on this machine. Repeatable."
+        ),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="At most so much memory: 512m, 4g.")
+        str | None, typer.Option(metavar="SIZE", help="The most memory it may use: 512m, 4g.")
     ] = None,
     cpus: Annotated[
-        float | None, typer.Option(metavar="N", help="At most so many processors: 1.5.")
+        float | None, typer.Option(metavar="N", help="The most processors it may use: 1.5.")
     ] = None,
     command: Annotated[
-        str | None, typer.Option(metavar='"…"', help="What it runs; nothing by default.")
+        str | None, typer.Option(metavar='"…"', help="The command it runs; nothing by default.")
     ] = None,
     network: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A network of the engine to be in.")
+        str | None, typer.Option(metavar="NAME", help="The engine's network to be in.")
     ] = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Its root file system can't be written.")
+        bool, typer.Option("--read-only", help="Keep its root file system from being written.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -243,8 +250,10 @@ def restart(name: Name, json: Json = False) -> None:
 
 @app.command(epilog=examples("perry workspace sync demo", "perry workspace sync --all"))
 def sync(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The workspace.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every running workspace.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The workspace's name.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Sync every running workspace.")] = False,
     json: Json = False,
 ) -> None:
     """Bring a running workspace to this perry's worker."""
@@ -338,11 +347,15 @@ def _removal(wanted: Sequence[str], adopted: Collection[str], *, keep_volume: bo
 )
 def logs(
     name: Name,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on printing as the log grows.")
+    ] = False,
     tail: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Only the last N lines.")
+        int | None, typer.Option(metavar="N", min=0, help="Print only the last N lines.")
     ] = None,
-    worker: Annotated[bool, typer.Option("--worker", help="Of its worker instead.")] = False,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Print its worker's log instead.")
+    ] = False,
 ) -> None:
     """Print what a workspace's own command, or its worker, has logged."""
     names.validate(name)
@@ -369,10 +382,14 @@ def logs(
 )
 def exec_(
     name: Name,
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND", help="And its arguments.")],
-    user: Annotated[str | None, typer.Option("--user", "-u", help="Run as that user.")] = None,
-    no_tty: Annotated[bool, typer.Option("--no-tty", help="Give it no terminal.")] = False,
-    no_stdin: Annotated[bool, typer.Option("--no-stdin", "-n", help="Give it no input.")] = False,
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND", help="The command to run, and its arguments.")
+    ],
+    user: Annotated[str | None, typer.Option("--user", "-u", help="The user to run it as.")] = None,
+    no_tty: Annotated[bool, typer.Option("--no-tty", help="Run it without a terminal.")] = False,
+    no_stdin: Annotated[
+        bool, typer.Option("--no-stdin", "-n", help="Run it without input.")
+    ] = False,
 ) -> None:
     """Run a command in a workspace, and end with its exit code.
 
@@ -391,7 +408,9 @@ def exec_(
 @app.command(epilog=examples("perry workspace shell demo", "perry workspace shell demo -u root"))
 def shell(
     name: Name,
-    user: Annotated[str | None, typer.Option("--user", "-u", help="As that user.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", help="The user whose shell it is.")
+    ] = None,
 ) -> None:
     """Open a shell in a workspace."""
     names.validate(name)

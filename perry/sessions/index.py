@@ -40,6 +40,12 @@ SOURCES: tuple[Callable[[Path, Mapping[str, str]], Source], ...] = (
 )
 """The readers: each makes a source from a home directory and an environment."""
 
+
+def coding_agents() -> tuple[str, ...]:
+    """Name the coding agents that there are readers for."""
+    return tuple(make(Path(), {}).agent for make in SOURCES)
+
+
 _DEFEATS = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip

@@ -47,7 +47,7 @@ def test_every_kind_of_message_has_its_heading_and_its_text(make_session: MakeSe
         said("done", "assistant"),
         said("summary", "system"),
     )
-    when = " (2026-11-20T10:00:00Z)\n\n"
+    when = " (2026-11-20 10:00:00 UTC)\n\n"
     assert told.partition("Messages: 12\n\n")[2] == (
         f"## User{when}> ask\n\n"
         f"## Thinking{when}```\nhm\n```\n\n"

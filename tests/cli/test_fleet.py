@@ -62,6 +62,31 @@ def test_a_copied_session_is_ambiguous_between_its_workspaces(
         resolved("abc", gather("abc@one", "abc@two"))
 
 
+@pytest.mark.parametrize(
+    ("ids", "advice"),
+    [
+        (("abc@one", "abc@two"), "Give --workspace."),
+        (("abc@one", "abd@one"), "Give more of the id."),
+        (("abc@one", "abd@two"), "Give more of the id, or --workspace."),
+    ],
+)
+def test_advice_is_only_given_that_can_help(
+    gather: Callable[..., Gathered], ids: tuple[str, ...], advice: str
+) -> None:
+    with pytest.raises(SessionAmbiguous) as raised:
+        resolved("ab", gather(*ids))
+    assert raised.value.hint.splitlines()[-1] == advice
+
+
+def test_one_id_of_two_coding_agents_is_told_apart_by_them(
+    make_session: Sessions, make_workspace: Workspaces
+) -> None:
+    found = [Found(make_session(agent_type=agent), make_workspace()) for agent in ("pi", "codex")]
+    with pytest.raises(SessionAmbiguous) as raised:
+        resolved("4f2a", Gathered(tuple(found), {}, ("demo",)))
+    assert raised.value.hint.splitlines()[-1] == "Give --agent."
+
+
 def test_many_candidates_are_counted_and_not_all_listed(gather: Callable[..., Gathered]) -> None:
     with pytest.raises(SessionAmbiguous, match=r"fits 25 sessions") as raised:
         resolved("a", gather(*(f"a{n}@one" for n in range(25))))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import perry as package
+from perry.sessions.index import coding_agents
 
 Perry = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -66,8 +68,9 @@ COMMANDS = [
         for verb in ["init", "adopt", "list", "show", "start", "stop", "restart", "remove"]
     ),
     *(("workspace", verb) for verb in ("sync", "exec", "shell", "logs")),
-    *(("session", verb) for verb in ("list", "show", "delete")),
+    *(("session", verb) for verb in ("list", "show", "search", "tail", "export", "delete")),
     ("worker", "serve"),
+    ("agent", "serve"),
     ("image", "build"),
     ("uninstall",),
 ]
@@ -78,6 +81,45 @@ def test_every_command_has_help_with_examples(perry: Perry, command: tuple[str, 
     done = perry(*command, "--help")
     assert done.returncode == 0
     assert f"Examples:\n    perry {' '.join(command)}" in done.stdout
+
+
+ASKING = [
+    ("list",),
+    ("tail",),
+    *((verb, "x") for verb in ("show", "search", "tail", "export")),
+    ("delete", "x", "--yes"),
+]
+
+
+@pytest.mark.parametrize("rest", ASKING, ids=" ".join)
+def test_an_agent_that_nobody_knows_is_told_which_there_are(
+    perry: Perry, rest: tuple[str, ...]
+) -> None:
+    for name in ("Foo", "Claude", ""):
+        done = perry("session", *rest, "--agent", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "claude, opencode, codex, pi, gemini" in done.stderr
+
+
+def test_the_agents_that_help_names_are_those_there_are(perry: Perry) -> None:
+    told = " ".join(perry("session", "list", "--help").stdout.split())
+    *first, last = coding_agents()
+    assert f"Only that coding agent: {', '.join(first)} or {last}." in told
+
+
+@pytest.mark.parametrize("command", [(), ("session",), *COMMANDS], ids=" ".join)
+def test_h_is_help_and_says_of_every_option_what_it_does(
+    perry: Perry, command: tuple[str, ...]
+) -> None:
+    done = perry(*command, "-h")
+    told = done.stdout
+    assert (done.returncode, "-h, --help" in told) == (0, True)
+    assert told.startswith(" ".join(("Usage: perry", *command)))
+    options = re.findall(r"^  +((?:-\w, )?--[\w-]+).*?  +(\S.*)$", told, re.MULTILINE)
+    assert options
+    for option, words in options:
+        assert len(words.split()) >= 3, f"{option}: {words}"
+        assert not re.search(r"\b(it|Don't ask)\.$", words), f"{option}: {words}"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +142,7 @@ def test_every_command_has_help_with_examples(perry: Perry, command: tuple[str, 
         ("workspace", "logs", "demo", "--worker", "--follow"),
         ("session", "list", "--limit", "0"),
         ("session", "list", "--workspace", "../x"),
+        *(("session", *rest, "--agent", "Foo") for rest in ASKING),
         ("worker", "serve", "--port", "70000"),
     ],
     ids=" ".join,

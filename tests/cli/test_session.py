@@ -174,8 +174,11 @@ def test_session_json_has_the_session_s_keys_and_its_workspace(
 
 
 def test_a_session_is_shown_readably(
-    make_fleet: Callable[..., Fleet], capsys: pytest.CaptureFixture[str]
+    make_fleet: Callable[..., Fleet],
+    capsys: pytest.CaptureFixture[str],
+    set_zone: Callable[[str], None],
 ) -> None:
+    set_zone("UTC0")
     fleet = make_fleet("demo")
     found, _ = fleet.find(ONE)
     with fleet.connect(found.place) as client:
@@ -187,7 +190,7 @@ def test_a_session_is_shown_readably(
     assert told[1].startswith("claude · demo · ~/site · 4 messages · ")
     assert told[3:] == [
         "",
-        "USER  2026-01-02 03:04:01",
+        "USER  2026-01-02 03:04:01 UTC",
         "Fix the login",
         "",
         "  → Bash  command: ls",

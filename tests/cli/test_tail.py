@@ -358,6 +358,16 @@ def test_lines_reach_a_pipe_at_once_and_ctrl_c_ends_cleanly(
     assert process.end() == (130, "perry: Interrupted.\n")
 
 
+@pytest.mark.parametrize("delay", [0.001, 0.01, 0.05])
+def test_ctrl_c_pressed_twice_ends_as_cleanly(revived: Revived, delay: float) -> None:
+    process = Process(revived, "mine")
+    process.line()
+    process.process.send_signal(signal.SIGINT)
+    time.sleep(delay)
+    process.process.send_signal(signal.SIGINT)
+    assert process.end() == (130, "perry: Interrupted.\n")
+
+
 def test_json_is_an_object_a_line(revived: Revived, home: ClaudeHome) -> None:
     process = Process(revived, "mine", "--json")
     told = json.loads(process.line())

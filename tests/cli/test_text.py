@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,10 +12,12 @@ from perry.cli.text import (
     duration,
     harmless,
     iso_ago,
+    local_time,
     one_line,
     shortened,
     shortened_left,
     table,
+    utc_time,
     width,
 )
 
@@ -38,6 +42,20 @@ NOW = 1_700_000_000.0
 )
 def test_a_time_is_said_as_people_say_it(seconds: int, said: str) -> None:
     assert ago(round((NOW - seconds) * 1000), NOW) == said
+
+
+def test_times_are_told_by_the_clock_here_and_for_readers_anywhere(
+    set_zone: Callable[[str], None],
+) -> None:
+    moment = round(NOW * 1000)
+    set_zone("EST5")
+    assert local_time(moment) == ("2023-11-14 17:13:20", "UTC-05:00")
+    assert utc_time(moment) == "2023-11-14 22:13:20 UTC"
+    set_zone("JST-9")
+    assert ago(moment, NOW + 5_000_000) == "2023-11-15"
+    for never in (-(10**30), 10**30, -62_135_596_800_000 - 1):
+        assert (local_time(never)[0], utc_time(never)) == ("-", "-")
+        assert ago(never, NOW) in {"-", "just now"}
 
 
 def test_docker_times_are_understood_and_anything_else_stays() -> None:

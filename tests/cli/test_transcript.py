@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from perry.cli.text import width
 from perry.cli.transcript import transcript_lines
 from perry.sessions.models import Message
+
+SetZone = Callable[[str], None]
 
 CALL = Message(
     "tool_use", "", None, tool_name="Bash", tool_id="t1", tool_input='{"command":"ls\\n-la","n":2}'
@@ -22,9 +28,10 @@ def lines(messages: list[Message], *, full: bool = False, columns: int | None = 
     return "\n".join(told).split("\n")
 
 
-def test_roles_stand_apart_and_tools_are_folded_to_a_line_each() -> None:
+def test_roles_stand_apart_and_tools_are_folded_to_a_line_each(set_zone: SetZone) -> None:
+    set_zone("UTC0")
     assert lines(CONVERSATION) == [
-        "USER  2026-01-02 03:04:05",
+        "USER  2026-01-02 03:04:05 UTC",
         "Look around",
         "",
         "THINKING",
@@ -37,6 +44,27 @@ def test_roles_stand_apart_and_tools_are_folded_to_a_line_each() -> None:
         "Two files.",
         "Done.",
     ]
+
+
+def test_times_are_local_and_the_zone_is_said_once_and_when_it_changes(set_zone: SetZone) -> None:
+    set_zone("CET-1CEST,M3.5.0,M10.5.0/3")
+    times = ["2026-10-24T23:00:00Z", "2026-10-25T00:59:59Z", "2026-10-25T02:00:00+01:00", None]
+    told = lines([Message("user", "x", time) for time in [*times, "2026-10-25T02:00:00.000Z"]])
+    assert [line for line in told if line.startswith("USER")] == [
+        "USER  2026-10-25 01:00:00 UTC+02:00",
+        "USER  2026-10-25 02:59:59",
+        "USER  2026-10-25 02:00:00 UTC+01:00",
+        "USER",
+        "USER  2026-10-25 03:00:00",
+    ]
+
+
+@pytest.mark.parametrize("timestamp", ["yesterday", "0001-01-01T00:00:00Z", "\x1b[2J"])
+def test_what_is_no_time_here_does_no_harm(set_zone: SetZone, timestamp: str) -> None:
+    set_zone("EST5")
+    (head, _) = lines([Message("user", "x", timestamp)])
+    assert head.startswith("USER  ")
+    assert "\x1b" not in head
 
 
 def test_full_shows_what_tools_were_given_and_answered() -> None:
