@@ -29,6 +29,7 @@ _UNITS = 64  # in one frame
 _LONGEST = 1 << 30  # bytes of a frame: what claims to be longer is damaged
 
 
+_set = msgspec.structs.force_setattr
 _REPEATED = ("agent_type", "directory", "git_branch", "model")
 
 
@@ -54,12 +55,13 @@ def read_frames(file: BinaryIO, sources: Iterable[Source]) -> Iterator[tuple[str
     """Read frame after frame, each with its coding agent. Raises Damaged, and OSError."""
     decoders = {source.agent: _decoder(source) for source in sources}
     for frame in _frames(file):
-        agent, _, rest = frame.partition(b"\0")
         try:
-            pairs = decoders[agent.decode()].decode(rest)
+            end = frame.index(b"\0")
+            agent = frame[:end].decode()
+            pairs = decoders[agent].decode(memoryview(frame)[end + 1 :])
         except (msgspec.DecodeError, ValueError, LookupError) as error:
             raise Damaged(str(error)) from error
-        yield agent.decode(), [_shared(os.fsdecode(unit), reading) for unit, reading in pairs]
+        yield agent, [_shared(os.fsdecode(unit), reading) for unit, reading in pairs]
 
 
 def _shared(unit: Unit, reading: Reading) -> tuple[Unit, Reading]:
@@ -68,9 +70,9 @@ def _shared(unit: Unit, reading: Reading) -> tuple[Unit, Reading]:
         for name in _REPEATED:
             text = getattr(session, name)
             if text is not None:
-                msgspec.structs.force_setattr(session, name, sys.intern(text))
+                _set(session, name, sys.intern(text))
         if session.file_path == unit:
-            msgspec.structs.force_setattr(session, "file_path", unit)
+            _set(session, "file_path", unit)
     return unit, reading
 
 
