@@ -16,13 +16,13 @@ from pathlib import Path
 import msgspec
 
 from perry.errors import SessionNotFound
-from perry.sessions.claude_content import Record, messages_of
-from perry.sessions.claude_log import MAIN, Log, Thread
+from perry.sessions.claude_log import MAIN, Log, Places, Thread
+from perry.sessions.claude_page import messages_in
 from perry.sessions.claude_summaries import Summaries, notes_of
 from perry.sessions.jsonl import LogReading, Notes, read_log, read_page
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import unpack
-from perry.sessions.records import Undecodable, decode, title_of
+from perry.sessions.records import Undecodable, title_of
 from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
 from perry.sessions.tree import is_directory
 
@@ -41,6 +41,7 @@ class ClaudeSource:
         configured = env.get("CLAUDE_CONFIG_DIR")
         base = home / configured if configured else home / ".claude"
         self._projects = base / "projects"
+        self._inside = f"{self._projects}/"
         self._summaries = Summaries()
 
     @property
@@ -56,20 +57,20 @@ class ClaudeSource:
     def scan(self) -> Scan:
         """Find every log, two levels down and in the `subagents` of each session."""
         unreadable: dict[str, str] = {}
-        found = frozenset(self._logs(self._projects, unreadable))
+        found = frozenset(self._logs(str(self._projects), unreadable))
         return Scan(found, unreadable)
 
-    def units_of(self, path: Path) -> frozenset[Unit]:
+    def units_of(self, path: str) -> frozenset[Unit]:
         """Name the log itself, the log whose result was stored, or the logs of a directory."""
-        if not path.is_relative_to(self._projects):
-            return self.scan().units if self._projects.is_relative_to(path) else frozenset()
-        parts = path.relative_to(self._projects).parts
+        if not path.startswith(self._inside):
+            return self.scan().units if self._inside.startswith(f"{path}/") else frozenset()
+        parts = self._parts(path)
         if self._is_log(parts):
-            return frozenset({str(path)})
+            return frozenset({path})
         match parts:
             case (project, session, "tool-results", *_):
-                return frozenset({f"{self._projects}/{project}/{session}.jsonl"})
-        return frozenset(self._logs(path, {})) if path.is_dir() else frozenset()
+                return frozenset({f"{self._inside}{project}/{session}.jsonl"})
+        return frozenset(self._logs(path, {}))
 
     def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading."""
@@ -80,19 +81,18 @@ class ClaudeSource:
     ) -> Mapping[Unit, Sequence[Entry]]:
         """Give sessions the summaries that stand in other logs."""
         retitled = self._summaries.settle(readings, changed)
-        found = entries_of(readings, {*changed, *retitled})
-        for unit, entries in found.items():
-            title = self._summaries.titles.get(unit)
-            if title is not None:
-                found[unit] = [_titled(entry, title) for entry in entries]
+        found = entries_of(readings, {*changed, *retitled} if retitled else changed)
+        for unit in self._summaries.titles.keys() & found.keys():
+            title = self._summaries.titles[unit]
+            found[unit] = [_titled(entry, title) for entry in found[unit]]
         return found
 
     def messages(self, entry: Entry, reading: Reading, start: int, stop: int) -> Sequence[Message]:
         """Read the records that hold these messages, and nothing else of the log."""
         if not isinstance(reading, LogReading):
             raise Stale
-        log = unpack(reading.visible, Log)
-        results = _Results(Path(entry.unit), log)
+        log = unpack(reading.visible, Places)
+        results = _Results(entry.unit, log)
         thread = log.threads[entry.key]
         return read_page(
             entry.unit, reading, thread, lambda line: _said(line, results), (start, stop)
@@ -107,14 +107,14 @@ class ClaudeSource:
                 hint="Delete that session: a part of a log can't be deleted alone.",
             )
         log = Path(first.unit)
-        project = self._projects / log.relative_to(self._projects).parts[0]
+        project = self._projects / self._parts(first.unit)[0]
         units = {entry.unit for entry in doomed if entry.unit.startswith(f"{project}/")}
         for path in map(Path, units):
             path.unlink(missing_ok=True)
             path.with_suffix(".meta.json").unlink(missing_ok=True)
         side = log.with_suffix("")
         if side.is_dir() and not side.is_symlink():
-            units.update(self._logs(side, {}))
+            units.update(self._logs(str(side), {}))
             shutil.rmtree(side)
         return frozenset(units)
 
@@ -124,20 +124,21 @@ class ClaudeSource:
                 return name.endswith(".jsonl")
         return False
 
-    def _logs(self, directory: Path, unreadable: dict[str, str]) -> list[Unit]:
+    def _logs(self, directory: str, unreadable: dict[str, str]) -> list[Unit]:
         """Find the logs below a directory; links to directories are followed to projects only."""
         found: list[Unit] = []
-        depth = len(directory.relative_to(self._projects).parts)
-        _find_logs(str(directory), depth, found, unreadable)
+        depth = directory.count("/", len(self._inside) - 1)
+        _find_logs(directory, depth, found, unreadable)
         return found
 
     def _begin(self, unit: Unit) -> Log:
-        path = Path(unit)
-        return Log(stem=shown(path.stem), is_child=self._is_child(path) or None)
+        parts = self._parts(unit)
+        is_child = len(parts) > _SESSION or parts[-1].startswith("agent-")
+        return Log(stem=shown(os.path.splitext(parts[-1])[0]), is_child=is_child or None)  # noqa: PTH122  (a string)
 
-    def _is_child(self, unit: Path) -> bool:
-        project = unit.relative_to(self._projects).parts[0]
-        return unit.parent != self._projects / project or unit.name.startswith("agent-")
+    def _parts(self, path: str) -> list[str]:
+        """Take apart a path below the projects."""
+        return path[len(self._inside) :].split("/")
 
 
 def _find_logs(directory: str, depth: int, found: list[Unit], unreadable: dict[str, str]) -> None:
@@ -161,20 +162,21 @@ def _find_logs(directory: str, depth: int, found: list[Unit], unreadable: dict[s
 
 def _said(line: bytes, results: _Results) -> list[Message]:
     try:
-        return messages_of(decode(line, Record), results)
+        return messages_in(line, results)
     except Undecodable as error:
         raise Stale from error
 
 
 def _described(unit: Unit, log: Log, modified: int) -> tuple[dict[str, Session], Notes]:
-    return _sessions(Path(unit), log, modified), notes_of(log)
+    return _sessions(unit, log, modified), notes_of(log)
 
 
-def _sessions(unit: Path, log: Log, modified: int) -> dict[str, Session]:
+def _sessions(unit: Unit, log: Log, modified: int) -> dict[str, Session]:
     stem = log.stem
     owner = log.owner if log.owner != log.stem else None
-    if unit.parent.name == "subagents" and owner is None:
-        owner = shown(unit.parent.parent.name)
+    above = unit.rsplit("/", 3)
+    if above[-2] == "subagents" and owner is None:
+        owner = shown(above[-3])
     parent = owner if log.is_child else None
     own_title = log.custom_title or log.ai_title
     sessions = {}
@@ -195,7 +197,7 @@ def _sessions(unit: Path, log: Log, modified: int) -> dict[str, Session]:
 
 def _session(
     identifier: str,
-    unit: Path,
+    unit: Unit,
     thread: Thread,
     *,
     title: str | None,
@@ -233,13 +235,18 @@ def _titled(entry: Entry, title: str) -> Entry:
 class _Results:
     """Finds the whole text of results that Claude Code stored beside the log."""
 
-    def __init__(self, unit: Path, log: Log) -> None:
+    def __init__(self, unit: Unit, log: Places) -> None:
+        self._unit = unit
+        self._log = log
+
+    def _directory(self) -> Path:
+        unit, owner = Path(self._unit), self._log.owner
         session = unit.with_suffix("")
         if "subagents" in unit.parts:
             session = Path(*unit.parts[: len(unit.parts) - unit.parts[::-1].index("subagents") - 1])
-        elif log.is_child and log.owner and _SAFE_ID.match(log.owner):
-            session = unit.parent / log.owner
-        self._directory = session / "tool-results"
+        elif self._log.is_child and owner and _SAFE_ID.match(owner):
+            session = unit.parent / owner
+        return session / "tool-results"
 
     def __call__(self, preview: str, tool_id: str | None) -> str:
         named = _FILE_NAME.search(preview)
@@ -249,7 +256,7 @@ class _Results:
         for name in names:
             try:
                 handle = os.open(
-                    self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+                    self._directory() / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
                 )
                 with os.fdopen(handle, "rb") as file:
                     return file.read().decode("utf-8", "replace")

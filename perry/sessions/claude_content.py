@@ -189,10 +189,16 @@ def _call(block: dict[str, Any], stamp: str | None) -> Message:
 
 def _result(block: dict[str, Any], stamp: str | None, whole: WholeResult | None) -> Message:
     tool_id = text_or_none(block.get("tool_use_id"))
-    content = _plain(block.get("content"))
-    if whole is not None and content.lstrip().startswith("<persisted-output>"):
-        content = whole(content, tool_id)
+    content = text_of_result(block.get("content"), tool_id, whole)
     return Message("tool_result", content, stamp, tool_id=tool_id)
+
+
+def text_of_result(content: object, tool_id: str | None, whole: WholeResult | None) -> str:
+    """Write a result as one text, the whole one where the log only previews it."""
+    text = _plain(content)
+    if whole is not None and text.lstrip().startswith("<persisted-output>"):
+        return whole(text, tool_id)
+    return text
 
 
 def _old_result(record: Record) -> dict[str, Any]:

@@ -82,6 +82,19 @@ class Thread(Track, array_like=True, gc=False):
         self.command = self.command or command_of(record)
 
 
+class Places(msgspec.Struct, array_like=True):
+    """The beginning of a packed log, for its pages: the hashes of its records are left packed."""
+
+    end: int
+    skipped: int
+    seen: msgspec.Raw
+    stem: str
+    is_child: bool | None
+    threads: dict[str, Track]
+    chains: msgspec.Raw
+    owner: str | None
+
+
 class Log(LineLog, array_like=True):
     """The state of a whole log.
 

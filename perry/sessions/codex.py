@@ -113,6 +113,8 @@ class CodexSource:
     def __init__(self, home: Path, env: Mapping[str, str]) -> None:
         self._base = placed(home, env.get("CODEX_HOME") or ".codex")
         self._places = (self._base / "sessions", self._base / "archived_sessions")
+        self._inside = f"{self._base}/"
+        self._in_places = tuple(f"{place}/" for place in self._places)
         self._titles: dict[str, str] = {}
 
     @property
@@ -136,21 +138,16 @@ class CodexSource:
         logs = (unit for place in self._places for unit in self._logs(place, unreadable))
         return Scan(frozenset(map(str, [*names, *logs])), unreadable)
 
-    def units_of(self, path: Path) -> frozenset[Unit]:
+    def units_of(self, path: str) -> frozenset[Unit]:
         """Name the log or the file with names that changed, or all logs of a directory."""
-        if path.parent == self._base:
-            database = database_of(path)
-            if database is not None:
-                return frozenset({str(database)})
-            if path.name == NAMES_LOG:
-                return frozenset({str(path)})
-        if self._base.is_relative_to(path):
-            return self.scan().units
-        if not any(path.is_relative_to(place) for place in self._places):
-            return frozenset()
-        if path.is_dir():
-            return frozenset(map(str, self._logs(path, {})))
-        return frozenset({str(path)}) if path.suffix == ".jsonl" else frozenset()
+        if not path.startswith(self._inside):
+            return self.scan().units if self._inside.startswith(f"{path}/") else frozenset()
+        if not f"{path}/".startswith(self._in_places):
+            named = database_of(path)
+            return frozenset({named}) if self._has_names(named) else frozenset()
+        if os.path.isdir(path):  # noqa: PTH112  (a string)
+            return frozenset(map(str, self._logs(Path(path), {})))
+        return frozenset({path}) if Path(path).suffix == ".jsonl" else frozenset()
 
     def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading, or the names."""

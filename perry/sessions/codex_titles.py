@@ -37,10 +37,9 @@ class _Named(msgspec.Struct):
     thread_name: Any = None
 
 
-def database_of(path: Path) -> Path | None:
-    """Name the database that a file is or stands beside, else None."""
-    database = path.with_name(re.sub(r"-(wal|journal|shm)\Z", "", path.name))
-    return database if _DATABASE.match(database.name) else None
+def database_of(path: str) -> str:
+    """Name the database that a file would stand beside; any other path stays as it is."""
+    return re.sub(r"-(wal|journal|shm)\Z", "", path)
 
 
 def is_database(name: str) -> bool:

@@ -52,6 +52,7 @@ class GeminiSource:
         self._known = (str(base), env.get("HOME") or str(home))
         self._list = base / ".gemini" / LIST_FILE
         self._tmp = base / ".gemini" / "tmp"
+        self._inside = f"{self._tmp}/"
         self._noted: dict[Unit, str] = {}
         self._projects = Projects({}, self._known)
         self._last = (b"", View())
@@ -77,21 +78,19 @@ class GeminiSource:
             found.add(str(self._list))
         return Scan(frozenset(found), problems)
 
-    def units_of(self, path: Path) -> frozenset[Unit]:
+    def units_of(self, path: str) -> frozenset[Unit]:
         """Name the file itself, or all sessions of a directory."""
-        if path == self._list:
-            return frozenset({str(path)})
-        if self._tmp.is_relative_to(path):
+        if self._inside.startswith(f"{path}/"):
             return self.scan().units
-        if not path.is_relative_to(self._tmp):
-            return frozenset()
-        parts = path.relative_to(self._tmp).parts
+        if not path.startswith(self._inside):
+            return frozenset({path}) if path == str(self._list) else frozenset()
+        parts = path[len(self._inside) :].split("/")
         if _is_unit(parts):
-            return frozenset({str(path)})
-        if len(parts) > 3 or parts[1:2] not in ((), ("chats",)) or not path.is_dir():  # noqa: PLR2004  (project, chats, parent)
+            return frozenset({path})
+        if len(parts) > 3 or parts[1:2] not in ([], ["chats"]) or not os.path.isdir(path):  # noqa: PLR2004, PTH112  (project, chats, parent; a string)
             return frozenset()
-        below = self._units_below([self._tmp / parts[0]], {})
-        return frozenset(str(unit) for unit in below if unit.is_relative_to(path))
+        below = map(str, self._units_below([self._tmp / parts[0]], {}))
+        return frozenset(unit for unit in below if unit.startswith(f"{path}/"))
 
     def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Replay what was added to a log since the last reading, or read a whole document."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,15 +114,17 @@ class SessionIndex:
                     self._unscanned[source.agent] = scan.unreadable
             self._is_scanned = True
 
-    def apply(self, paths: Iterable[Path]) -> None:
+    def apply(self, paths: Iterable[Path | str]) -> None:
         """Read again what belongs to changed, added or deleted files and directories."""
-        changed = tuple(paths)
+        changed = [*map(str, paths)]
         with self._reading:
+            held = tuple(f"{path}/" for path in changed if not os.path.isfile(path))  # noqa: PTH113  (a string)
             for source in self._sources:
-                units = self._known(source, changed)
+                units = self._known(source, changed, held)
                 for path in changed:
                     units |= source.units_of(path)
-                self._update(source, units)
+                if units:
+                    self._update(source, units)
 
     def save(self) -> bool:
         """Keep what was read for the next index, if anything changed since the last time.
@@ -228,15 +231,13 @@ class SessionIndex:
             )
         return max(found, key=lambda pair: pair[1].session.last_activity)
 
-    def _known(self, source: Source, changed: Iterable[Path]) -> set[Unit]:
-        """Name the known units among changed paths, and below changed or deleted directories."""
+    def _known(self, source: Source, changed: Iterable[str], held: tuple[str, ...]) -> set[Unit]:
+        """Name the known units among changed paths, and those that begin as one of `held` does."""
         known = self._catalogs[source.agent].readings
-        units = {unit for unit in map(str, changed) if unit in known}
-        directories = tuple(
-            f"{path}/" for path in changed if str(path) not in known and not path.is_file()
-        )
-        if directories:
-            units.update(unit for unit in known if unit.startswith(directories))
+        units = {unit for unit in changed if unit in known}
+        below = tuple(directory for directory in held if directory[:-1] not in known)
+        if below:
+            units.update(unit for unit in known if unit.startswith(below))
         return units
 
     def _descendants(self, source: Source, entry: Entry) -> builtins.list[Entry]:

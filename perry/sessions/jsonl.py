@@ -27,6 +27,7 @@ _DIGEST = 16  # bytes
 _STAMP = struct.Struct("=QQQq")  # device, inode, size, time of change in ns
 _IDENTITY = 16  # bytes of it that say which file it is
 _CHUNK = 256 * 1024  # bytes read at a time: with Python's 8 KB, reading takes longer than decoding
+_PAGE = 64 * 1024  # bytes read at a time for a page
 
 
 class LineLog(msgspec.Struct, array_like=True):
@@ -194,7 +195,7 @@ def read_page(
 
 def opened(unit: Unit, identity: bytes) -> BinaryIO:
     """Open the very file that was read. Raises Stale where another one took its place."""
-    file = open(unit, "rb")  # noqa: PTH123, SIM115  (a string; it is given back open)
+    file = open(unit, "rb", buffering=_PAGE)  # noqa: PTH123, SIM115  (a string; it is given back open)
     if fingerprint(os.fstat(file.fileno()))[:_IDENTITY] == identity:
         return file
     file.close()
@@ -289,9 +290,13 @@ def _page(
     start: int,
     stop: int,
 ) -> Iterator[Message]:
+    at = -1
     for offset, first, count in track.between(start, stop):
-        file.seek(offset)
-        messages = make(file.readline())
+        if offset != at:
+            file.seek(offset)
+        line = file.readline()
+        at = offset + len(line)
+        messages = make(line)
         if len(messages) != count:
             raise Stale
         yield from messages[max(0, start - first) : stop - first]

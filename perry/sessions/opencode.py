@@ -41,6 +41,7 @@ class OpenCodeSource:
         configured = env.get("XDG_DATA_HOME")
         base = home / configured if configured else home / ".local" / "share"
         self._data = base / "opencode"
+        self._inside = f"{self._data}/"
         named = env.get("OPENCODE_DB")
         self._stored: frozenset[str] = frozenset()
         self._named = self._data / named if named and named != _IN_MEMORY else None
@@ -70,20 +71,20 @@ class OpenCodeSource:
             units.update(_infos(directory, unreadable))
         return Scan(frozenset(map(str, units)), unreadable)
 
-    def units_of(self, path: Path) -> frozenset[Unit]:
+    def units_of(self, path: str) -> frozenset[Unit]:
         """Name the database or the session that a file belongs to; everything for a directory."""
-        database = path.parent / path.name.removesuffix("-wal").removesuffix("-journal")
+        database = path.removesuffix("-wal").removesuffix("-journal")
         if self._is_database(database):
-            return frozenset({str(database)})
-        if not path.is_relative_to(self._data):
-            return self.scan().units if self._data.is_relative_to(path) else frozenset()
-        parts = path.relative_to(self._data).parts
+            return frozenset({database})
+        if not path.startswith(self._inside):
+            return self.scan().units if self._inside.startswith(f"{path}/") else frozenset()
+        parts = path[len(self._inside) :].split("/")
         for depth in (1, 4):  # storage/<kind>/…, project/<slug>/storage/session/<kind>/…
             if len(parts) > depth + 1 and parts[depth - 1] in ("storage", "session"):
                 base = self._data.joinpath(*parts[:depth])
-                owners = _owners(base, parts[depth], Path(parts[depth + 1]).stem, path)
+                owners = _owners(base, parts[depth], Path(parts[depth + 1]).stem, Path(path))
                 return frozenset(map(str, owners))
-        return self.scan().units if not parts or parts[0] in ("storage", "project") else frozenset()
+        return self.scan().units if parts[0] in ("storage", "project") else frozenset()
 
     def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read what changed in a database, or in the files of a session."""
@@ -126,13 +127,12 @@ class OpenCodeSource:
         return frozenset(units | copies)
 
     def _is_database(self, unit: Unit | Path) -> bool:
-        path = Path(unit)
-        if self._named is not None and path == self._named:
+        path = str(unit)
+        if self._named is not None and path == str(self._named):
             return True
-        named = path.name == "opencode.db" or (
-            path.name.startswith("opencode-") and path.name.endswith(".db")
-        )
-        return named and path.parent == self._data
+        name = path.removeprefix(self._inside)
+        named = name == "opencode.db" or (name.startswith("opencode-") and name.endswith(".db"))
+        return named and name != path and "/" not in name
 
     def _databases(self, unreadable: dict[str, str]) -> Iterator[Path]:
         if self._named is not None and self._named.is_file():

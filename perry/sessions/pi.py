@@ -7,6 +7,7 @@ What an entry means stands in `pi_content.py`; this module must not know.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -89,6 +90,7 @@ class PiSource:
         flat = env.get("PI_CODING_AGENT_SESSION_DIR")
         base = placed(home, env.get("PI_CODING_AGENT_DIR") or ".pi/agent")
         self._sessions = placed(home, flat) if flat else base / "sessions"
+        self._inside = f"{self._sessions}/"
         self._depth = 0 if flat else 1
 
     @property
@@ -107,14 +109,14 @@ class PiSource:
         files = files_below(self._sessions, self._depth, unreadable)
         return Scan(frozenset(str(path) for path in files if path.suffix == ".jsonl"), unreadable)
 
-    def units_of(self, path: Path) -> frozenset[Unit]:
+    def units_of(self, path: str) -> frozenset[Unit]:
         """Name the log itself, or all logs for a directory."""
-        if not path.is_relative_to(self._sessions):
-            return self.scan().units if self._sessions.is_relative_to(path) else frozenset()
-        if path.is_dir():
+        if not path.startswith(self._inside):
+            return self.scan().units if self._inside.startswith(f"{path}/") else frozenset()
+        if os.path.isdir(path):  # noqa: PTH112  (a string)
             return frozenset(unit for unit in self.scan().units if unit.startswith(f"{path}/"))
-        deep = len(path.relative_to(self._sessions).parts) - 1 > self._depth
-        return frozenset() if deep or path.suffix != ".jsonl" else frozenset({str(path)})
+        deep = path.count("/", len(self._inside)) > self._depth
+        return frozenset() if deep or Path(path).suffix != ".jsonl" else frozenset({path})
 
     def read(self, unit: Unit, before: Reading | None) -> Reading | None:
         """Read what was added to a log since the last reading."""

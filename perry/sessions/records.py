@@ -71,7 +71,7 @@ def token_count(value: object) -> int:
 def iso(timestamp: object) -> str | None:
     """Tell a record's time as ISO 8601: as it stands, or from a number of (milli)seconds."""
     if isinstance(timestamp, str):
-        return timestamp if _parsed(timestamp) is not None else None
+        return timestamp if _is_time(timestamp) else None
     milliseconds = epoch(timestamp)
     if milliseconds is None:
         return None
@@ -93,6 +93,14 @@ def epoch(timestamp: object) -> int | None:
 def milliseconds(moment: datetime) -> int:
     """Tell a time in milliseconds since the epoch; it has its time zone."""
     return int(moment.timestamp() * 1000)
+
+
+def _is_time(timestamp: str) -> bool:
+    try:
+        datetime.fromisoformat(timestamp)
+    except ValueError:
+        return False
+    return True
 
 
 def _parsed(timestamp: str) -> int | None:

@@ -84,7 +84,7 @@ class Source(Protocol):
     def scan(self) -> Scan:
         """Find every unit there is."""
 
-    def units_of(self, path: Path) -> frozenset[Unit]:
+    def units_of(self, path: str) -> frozenset[Unit]:
         """Name the units that a changed path belongs to, or that a changed directory holds.
 
         The path may be gone by now. Paths outside the roots belong to no unit.
