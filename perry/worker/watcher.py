@@ -17,15 +17,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from perry.worker.notifier import BUSY_STEP, DEBOUNCE, IDLE_STEP, native_notifier
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from perry.worker.notifier import Batch, Notifier
+
 log = logging.getLogger(__name__)
 
-DEBOUNCE = 50  # ms: a stream of changes is handed on at least this often
-BUSY_STEP = 5  # ms: how long a change waits for company while files are changing
-IDLE_STEP = 20  # ms: the same when nothing has happened lately, to wake up less often
 BUSY_FOR = 10.0  # s
+HEARD = 0.03  # s for who waits until we are ready: a notifier of many directories holds up answers
 TICK = 100  # ms: how often the roots are looked at
 
 BURST = 100  # paths in one batch from which on events may have been dropped
@@ -46,7 +48,6 @@ REPLACEMENT = "\ufffd"  # what watchfiles puts in a name that isn't UTF-8
 
 Watch = Literal["native", "polling"]
 Identity = tuple[int, int] | None
-Batch = set[tuple[int, str]]
 
 
 class Index(Protocol):
@@ -58,39 +59,11 @@ class Index(Protocol):
     def refresh(self) -> None:
         """Look at all files."""
 
-    def apply(self, paths: Iterable[Path]) -> None:
+    def apply(self, paths: Iterable[str]) -> None:
         """Look at these files and directories, changed or gone, and at what the latter hold."""
 
     def save(self) -> bool:
         """Keep what was read for the next start, if anything changed."""
-
-
-class Notifier(Protocol):
-    """What the watcher needs of watchfiles' RustNotify."""
-
-    def watch(
-        self, debounce_ms: int, step_ms: int, timeout_ms: int, stop_event: threading.Event | None
-    ) -> Batch | Literal["signal", "stop", "timeout"]:
-        """Wait for changes."""
-
-    def close(self) -> None:
-        """Stop watching."""
-
-
-def native_notifier(paths: Sequence[str]) -> Notifier:
-    """Open the kernel's notifier on these directories and all below them.
-
-    Raises OSError or RuntimeError (watchfiles words only some of the kernel's refusals as OSError)
-    where it can't be had: no more instances (EMFILE), no more watches (ENOSPC).
-    """
-    from watchfiles._rust_notify import RustNotify  # noqa: PLC0415 - keeps the start light
-
-    try:
-        return RustNotify(list(paths), False, False, 0, True, False)
-    except PermissionError:
-        # A directory that this user can't read holds no sessions for this user. Not the first
-        # choice, since watchfiles is then silent about a lack of watches as well.
-        return RustNotify(list(paths), False, False, 0, True, True)
 
 
 class Watcher:
@@ -112,7 +85,8 @@ class Watcher:
         self._open_notifier = open_notifier
         self._stop = threading.Event()
         self._notifier: Notifier | None = None
-        self._watched: dict[Path, Identity] = {}
+        self._watched: dict[str, Identity] = {}
+        self._look_at = 0.0
         self._reopen_at: float | None = None
         self._opened_at = 0.0
         self._busy_until = 0.0
@@ -136,6 +110,7 @@ class Watcher:
             self._stop.wait(RETRY_SCAN)
         self.ready.set()  # before the notifier, which takes longer to open than a scan to repeat
         scan_took = self._sweep_took
+        self._stop.wait(min(HEARD, scan_took / 10))
         self._open()
         self._sweep()  # for what changed while nobody was watching
         log.info("first scan took %.3f s, watching: %s", scan_took, self.mode)
@@ -153,7 +128,7 @@ class Watcher:
         if batch:
             self._take(batch)
         now = time.monotonic()
-        if self._roots_moved() or (self._reopen_at is not None and now >= self._reopen_at):
+        if self._roots_moved(now) or (self._reopen_at is not None and now >= self._reopen_at):
             self._open()
             self._sweep()
         elif now >= self._sweep_at:
@@ -183,7 +158,7 @@ class Watcher:
         if len(batch) >= BURST:
             self._sweep()  # cheaper than one by one, and finds what was dropped
         else:
-            self._apply({Path(path) for _, path in batch})
+            self._apply({path for _, path in batch})
         new_directory = any(kind == ADDED and _is_directory(path) for kind, path in batch)
         if new_directory and self._reopen_at is None:
             self._reopen_at = max(now + SECOND_LOOK, self._opened_at + REOPEN_EVERY)
@@ -194,7 +169,7 @@ class Watcher:
         else:
             self._sweep_no_later(max(now + QUIET, self._swept_at + SWEEP_WHEN_BUSY))
 
-    def _apply(self, paths: set[Path]) -> None:
+    def _apply(self, paths: set[str]) -> None:
         try:
             self._index.apply(sorted(paths))
         except Exception:
@@ -227,17 +202,20 @@ class Watcher:
         if self._second_look > self._swept_at:
             self._sweep_no_later(self._second_look)
 
-    def _roots_moved(self) -> bool:
+    def _roots_moved(self, now: float) -> bool:
+        if now < self._look_at:
+            return False
+        self._look_at = now + TICK / 1000
         return any(_identity(root) != known for root, known in self._watched.items())
 
     def _open(self) -> None:
         """Watch the roots that exist now; without a notifier, poll."""
         self._close()
-        self._watched = {root: _identity(root) for root in self._index.roots()}
+        self._watched = {str(root): _identity(str(root)) for root in self._index.roots()}
         self._opened_at = time.monotonic()
         self._reopen_at = None
         present = [root for root, identity in self._watched.items() if identity is not None]
-        paths = [str(root) for root in present if not any(p in root.parents for p in present)]
+        paths = [root for root in present if not root.startswith(tuple(f"{p}/" for p in present))]
         mode: Watch = "native"
         try:
             self._notifier = self._open_notifier(paths) if paths else None
@@ -255,9 +233,9 @@ class Watcher:
         self._notifier = None
 
 
-def _identity(path: Path) -> Identity:
+def _identity(path: str) -> Identity:
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - called all the time
     except OSError:
         return None  # not there, or not for us: either way there is nothing to watch
     return found.st_dev, found.st_ino

@@ -6,19 +6,22 @@ import contextlib
 import errno
 import sqlite3
 import subprocess
+import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from perry.sessions.index import SessionIndex
+from perry.worker import notifier as notifier_module
 from perry.worker import watcher as watcher_module
-from perry.worker.watcher import Batch, Notifier, Watcher, native_notifier
+from perry.worker.notifier import Batch, Notifier, native_notifier
+from perry.worker.watcher import Watcher
 from tests.worker.running import ClaudeHome, WorkerProcess, eventually
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 SLOWER_THAN_EVENTS = 1.0  # s; sweeps come later than that, so what is faster came by an event
 
@@ -81,6 +84,53 @@ def test_an_appended_line_shows_at_once(home: ClaudeHome, watch: Callable[..., W
         home.append(path, "more")
         took = eventually(lambda n=expected: count(index, "mine") == n, "the line shows")  # type: ignore[misc] # mypy infers no type for a lambda's default
         assert took < SLOWER_THAN_EVENTS
+
+
+def test_where_proc_does_not_tell_an_append_shows_all_the_same(
+    home: ClaudeHome, watch: Callable[..., Watching], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier_module, "HANDLES", "/nowhere")
+    path = home.session("one", session_id="mine")
+    index, _ = watch()
+    home.append(path, "two")
+    assert eventually(lambda: count(index, "mine") == 2, "the line shows") < SLOWER_THAN_EVENTS
+
+
+def test_where_no_signal_comes_appends_show_all_the_same(
+    home: ClaudeHome, watch: Callable[..., Watching]
+) -> None:
+    path = home.session("one", session_id="mine")
+    opened: list[Notifier] = []
+
+    def open_elsewhere(paths: Sequence[str]) -> Notifier:
+        # The signals are for the thread that opens it, and that one has ended.
+        thread = threading.Thread(target=lambda: opened.append(native_notifier(paths)))
+        thread.start()
+        thread.join()
+        return opened[-1]
+
+    index, _ = watch(open_elsewhere)
+    for expected in range(2, 5):
+        home.append(path, "more")
+        took = eventually(lambda n=expected: count(index, "mine") == n, "the line shows")  # type: ignore[misc] # as above
+        assert took < SLOWER_THAN_EVENTS
+
+
+def test_with_nothing_to_do_a_worker_sleeps(tmp_path: Path) -> None:
+    home = ClaudeHome(tmp_path)
+    home.session("one", session_id="mine")
+    with WorkerProcess(tmp_path) as worker:
+        time.sleep(3)  # until the sweeps of the start are over
+        before = times_woken(worker)
+        time.sleep(2)
+        assert times_woken(worker) - before < 80  # looking every 20 ms, it was 120 and more
+
+
+def times_woken(worker: WorkerProcess) -> int:
+    """Count how often the threads of a worker have gone to sleep so far."""
+    tasks = Path(f"/proc/{worker.process.pid}/task").iterdir()
+    lines = (line for task in tasks for line in (task / "status").read_text().splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
 
 
 def test_an_append_shows_over_http(tmp_path: Path) -> None:
