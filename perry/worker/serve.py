@@ -7,6 +7,8 @@ could take long: readers are abandoned, since what they remember is written to s
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -15,7 +17,8 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Generic, NoReturn, TextIO, TypeVar
 
-import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from perry.errors import PerryError, PortInUse, UsageError
 from perry.sessions.index import SessionIndex
@@ -39,6 +42,7 @@ Thing = TypeVar("Thing")
 
 GRACE = 0.25  # s for requests in flight; 1 s is promised, and uvicorn needs 0.2 s and more
 BACKLOG = 512
+DATE = 1.0  # s for which the date in answers is good
 KEEP_ALIVE = 75  # s; longer than clients keep idle connections, so that they close first
 
 
@@ -85,7 +89,7 @@ def serve(config: WorkerConfig, *, on_listening: Callable[[str], None] | None = 
 
 def serve_app(app: ASGIApp, listener: socket.socket, streams: Streams[Thing]) -> None:
     """Serve an application on a socket until SIGTERM or SIGINT; its event streams end first."""
-    config = uvicorn.Config(
+    config = Config(
         app,
         loop="asyncio",
         http="h11",
@@ -103,12 +107,30 @@ def serve_app(app: ASGIApp, listener: socket.socket, streams: Streams[Thing]) ->
         _Server(config, streams).run(sockets=[listener])
 
 
-class _Server(uvicorn.Server, Generic[Thing]):
-    """Ends the event streams, which have no end of their own, before it waits for its clients."""
+class _Server(Server, Generic[Thing]):
+    """Ends the event streams, which have no end of their own, before it waits for its clients.
 
-    def __init__(self, config: uvicorn.Config, streams: Streams[Thing]) -> None:
+    While it serves it sleeps until a signal comes, where uvicorn looks ten times a second.
+    """
+
+    def __init__(self, config: Config, streams: Streams[Thing]) -> None:
         super().__init__(config)
         self._streams = streams
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signalled = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Serve until a signal comes."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._signalled.wait(), DATE)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take in a signal."""
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._signalled.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the server."""
