@@ -58,7 +58,10 @@ class Summaries:
         is_same = True
         for unit in changed:
             reading = readings.get(unit)
-            is_same &= self._note(unit, reading)
+            notes = reading.notes if isinstance(reading, LogReading) else ()
+            if notes != self._notes.get(unit, ()):
+                self._note(unit, notes)
+                is_same = False
             if is_same and self._abroad:
                 is_same = self._holds_now(unit, reading) == self._held.get(unit, frozenset())
         if is_same:
@@ -68,14 +71,10 @@ class Summaries:
         both = before.keys() | self.titles.keys()
         return {unit for unit in both if before.get(unit) != self.titles.get(unit)}
 
-    def _note(self, unit: Unit, reading: Reading | None) -> bool:
-        notes = reading.notes if isinstance(reading, LogReading) else ()
-        if notes == self._notes.get(unit, ()):
-            return True
+    def _note(self, unit: Unit, notes: Notes) -> None:
         self._notes[unit] = notes
         if not notes:
             del self._notes[unit]
-        return False
 
     def _settled(self, readings: Mapping[Unit, Reading]) -> dict[Unit, str]:
         self._abroad = {

@@ -94,6 +94,7 @@ class Watcher:
         self._sweep_took = 0.0
         self._sweep_at = 0.0
         self._second_look = 0.0
+        self._appeared: dict[str, list[float]] = {}
         self._save_at = 0.0
 
     def start(self) -> None:
@@ -128,6 +129,8 @@ class Watcher:
         if batch:
             self._take(batch)
         now = time.monotonic()
+        if self._appeared:
+            self._look_into(now)
         if self._roots_moved(now) or (self._reopen_at is not None and now >= self._reopen_at):
             self._open()
             self._sweep()
@@ -159,15 +162,26 @@ class Watcher:
             self._sweep()  # cheaper than one by one, and finds what was dropped
         else:
             self._apply({path for _, path in batch})
-        new_directory = any(kind == ADDED and _is_directory(path) for kind, path in batch)
-        if new_directory and self._reopen_at is None:
+        appeared = [path for kind, path in batch if kind == ADDED and _is_directory(path)]
+        for path in appeared:
+            self._appeared[path] = [now + SECOND_LOOK, now + QUIET]
+        if appeared and self._reopen_at is None:
             self._reopen_at = max(now + SECOND_LOOK, self._opened_at + REOPEN_EVERY)
         unclear = any(kind == DELETED or REPLACEMENT in path for kind, path in batch)
-        if new_directory or unclear or len(batch) >= BURST:
+        if unclear or len(batch) >= BURST:
             self._second_look = now + SECOND_LOOK
             self._sweep_no_later(now + QUIET)
         else:
             self._sweep_no_later(max(now + QUIET, self._swept_at + SWEEP_WHEN_BUSY))
+
+    def _look_into(self, now: float) -> None:
+        """Look once more at what new directories hold: some of it came before they were watched."""
+        due = {path for path, moments in self._appeared.items() if moments[-1] <= now}
+        for path in due:
+            self._appeared[path].pop()
+        self._appeared = {path: moments for path, moments in self._appeared.items() if moments}
+        if due:
+            self._apply(due)
 
     def _apply(self, paths: set[str]) -> None:
         try:
