@@ -25,7 +25,7 @@ DEBOUNCE = 50  # ms: a stream of changes is handed on at least this often
 BUSY_STEP = 4  # ms: a change is handed on when twice this time has passed without another
 IDLE_STEP = 20  # ms: the same where no signal wakes us and nothing has happened lately
 LATE = 2 * BUSY_STEP  # ms in which watchfiles' own thread nearly always hears what woke us
-SECOND_LOOK = 16  # ms until we look again where it had not heard, and then twice that, and so on
+SECOND_LOOK = 5  # ms until we look again where it had not heard, and then twice that, and so on
 
 _SET_OWNER = 15  # F_SETOWN_EX of fcntl(2), which Python's fcntl doesn't name
 _A_THREAD = 0  # F_OWNER_TID
