@@ -18,6 +18,7 @@ from perry.workspace import bundle, image
 from perry.workspace.engine import Engine
 from perry.workspace.progress import finish
 from tests.e2e.command import Perry
+from tests.e2e.faults import TABLE
 from tests.e2e.labels import LABEL
 from tests.e2e.own_engine import OwnEngine, own_engine
 from tests.e2e.own_engine import build as make_image
@@ -138,3 +139,11 @@ def bare_engine(second_engine: OwnEngine) -> OwnEngine:
     """The tests' own engine with perry's two images and nothing else of perry's."""
     second_engine.reset()
     return second_engine
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what faults were made, and how long recovery took."""
+    if TABLE.rows:
+        terminalreporter.section("faults")
+        for line in TABLE.lines():
+            terminalreporter.write_line(line)

@@ -9,7 +9,8 @@ import random
 import shlex
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
@@ -19,6 +20,8 @@ from docker.models.containers import Container
 from perry.workspace import names
 from perry.workspace.engine import Engine
 from perry.workspace.manager import WorkspaceManager
+from perry.workspace.models import WorkspaceSpec
+from perry.workspace.progress import finish
 from tests.e2e.command import BUSYBOX, KILL_WORKER
 from tests.e2e.eventually import eventually
 from tests.e2e.faults import TABLE
@@ -275,11 +278,12 @@ def test_a_full_disk_in_a_workspace_hides_nothing_that_is_on_it(
 def test_thirty_workspaces_started_at_once_all_get_their_workers(
     agent: RunningAgent, engine_of_ours: OwnEngine
 ) -> None:
+    manager = WorkspaceManager(Engine(docker.APIClient(base_url=agent.address)))
     names_of_all = [f"many-{number:02d}" for number in range(30)]
-    for name in names_of_all:
-        agent.perry.ok("workspace", "init", name)
+    with ThreadPoolExecutor(4) as making:
+        list(making.map(lambda name: finish(manager.init(WorkspaceSpec(name))), names_of_all))
     containers = _workspaces(engine_of_ours.client)
-    _at_once(lambda container: container.stop(timeout=1), containers)
+    _at_once(lambda container: container.kill(), containers)
     eventually(
         lambda: [
             place["name"]
@@ -301,12 +305,9 @@ def test_thirty_workspaces_started_at_once_all_get_their_workers(
     )
 
 
-def _at_once(do: object, containers: list[Container]) -> None:
-    threads = [threading.Thread(target=do, args=(one,)) for one in containers]  # type: ignore[arg-type]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def _at_once(do: Callable[[Container], object], containers: list[Container]) -> None:
+    with ThreadPoolExecutor(len(containers)) as doing:
+        list(doing.map(do, containers))
 
 
 PYTHON = "lib/ld.so --library-path $PWD/lib $PWD/bin/python3 -I -S -c"
