@@ -21,7 +21,7 @@ import msgspec
 
 from perry.agent.models import Place, PlacedSession
 from perry.errors import LedgerUnwritable
-from perry.sessions.journal import Journal, Key, Last
+from perry.sessions.journal import Change, Journal, Key, weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CAPACITY = 100_000
-"""Changes that are remembered, deleted sessions among them."""
+CAPACITY = 20_000
+"""Changes that are remembered: whoever missed more begins anew."""
 
 VERSION = 1
 
@@ -39,11 +39,11 @@ Thing = PlacedSession | Place
 
 _SCHEMA = """
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE last (
-    key TEXT PRIMARY KEY, sequence INTEGER NOT NULL, first INTEGER NOT NULL, born INTEGER NOT NULL,
-    now BLOB
-) WITHOUT ROWID;
+CREATE TABLE now (key TEXT PRIMARY KEY, thing BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE change (sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL,
+    thing BLOB);
 """
+"""What there is, and the latest changes that led to it."""
 
 
 class Ledger:
@@ -103,64 +103,60 @@ class Ledger:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._database.execute(statement)
                 self._database.execute(f"PRAGMA user_version = {VERSION}")
-                begun = [("run", secrets.token_hex(8)), ("forgotten", "0"), ("position", "0")]
+                begun = [("run", secrets.token_hex(8)), ("position", "0")]
                 self._database.executemany("INSERT INTO fact VALUES (?, ?)", begun)
         elif version != VERSION:
             raise ValueError(f"it is of version {version}")
-        with self._transaction():
-            self._trim()
         facts: dict[str, str] = dict(self._database.execute("SELECT name, value FROM fact"))
-        known = [*self._rows()]
-        self._things = [(key, last.now) for key, last in known if last.now is not None]
+        rows = self._database.execute("SELECT key, thing FROM now")
+        self._things = [(key, _thing(key, body)) for key, body in ((_key(it), b) for it, b in rows)]
         self._journal = Journal(
             CAPACITY,
+            weigh=lambda thing: weight(thing) if isinstance(thing, PlacedSession) else 0,
             run=facts["run"],
             keep=self._keep,
-            known=known,
+            known=self._changes(),
             position=int(facts["position"]),
-            forgotten=int(facts["forgotten"]),
         )
 
-    def _rows(self) -> Iterator[tuple[Key, Last[Thing]]]:
+    def _changes(self) -> Iterator[Change[Thing]]:
         rows = self._database.execute(
-            "SELECT key, sequence, first, born, now FROM last ORDER BY sequence"
+            "SELECT sequence, kind, key, thing FROM change ORDER BY sequence"
         )
-        for name, sequence, first, born, body in rows:
-            key = tuple(msgspec.json.decode(name, type=list[str]))
-            yield key, Last(sequence, first, born, None if body is None else _thing(key, body))
+        for sequence, kind, name, body in rows:
+            key = _key(name)
+            yield Change(sequence, kind, key, None if body is None else _thing(key, body))
 
-    def _keep(self, fresh: Sequence[tuple[Key, Last[Thing]]]) -> None:
-        position = fresh[-1][1].sequence
+    def _keep(self, fresh: Sequence[Change[Thing]]) -> None:
         rows = [
             (
-                msgspec.json.encode(key).decode(),
-                last.sequence,
-                last.first,
-                last.born,
-                None if last.now is None else msgspec.json.encode(last.now),
+                change.sequence,
+                change.kind,
+                msgspec.json.encode(change.key).decode(),
+                None if change.now is None else msgspec.json.encode(change.now),
             )
-            for key, last in fresh
+            for change in fresh
         ]
-        insert = "INSERT OR REPLACE INTO last VALUES (?, ?, ?, ?, ?)"
+        position = fresh[-1].sequence
         try:
             with self._lock, self._transaction():
-                self._database.executemany(insert, rows)
+                self._database.executemany("INSERT INTO change VALUES (?, ?, ?, ?)", rows)
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO now VALUES (?, ?)",
+                    [(name, body) for _, _, name, body in rows if body is not None],
+                )
+                self._database.executemany(
+                    "DELETE FROM now WHERE key = ?",
+                    [(name,) for _, _, name, body in rows if body is None],
+                )
+                oldest = position - CAPACITY
+                self._database.execute("DELETE FROM change WHERE sequence <= ?", (oldest,))
                 self._set("position", position)
         except sqlite3.Error as error:
             raise LedgerUnwritable(
                 f"The agent daemon can't write {self._path}: {error}",
                 hint="Make room on its disk; it goes on by itself then.",
             ) from error
-
-    def _trim(self) -> None:
-        """Forget the oldest deletions, of which there would be more and more."""
-        [count] = self._database.execute("SELECT count(*) FROM last WHERE now IS NULL").fetchone()
-        if count <= CAPACITY // 2:
-            return
-        oldest = "SELECT sequence FROM last WHERE now IS NULL ORDER BY sequence LIMIT ?"
-        doomed = [row[0] for row in self._database.execute(oldest, (CAPACITY // 4,))]
-        self._database.execute("DELETE FROM last WHERE now IS NULL AND sequence <= ?", doomed[-1:])
-        self._set("forgotten", doomed[-1])
 
     def _set(self, name: str, value: int) -> None:
         self._database.execute("UPDATE fact SET value = ? WHERE name = ?", (str(value), name))
@@ -170,10 +166,10 @@ class Ledger:
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._database.execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            self._database.rollback()  # does nothing where SQLite has done it by itself
             raise
-        self._database.execute("COMMIT")
 
     def _set_aside(self) -> None:
         aside = self._path.with_name(f"{self._path.name}.broken-{int(time.time())}")
@@ -181,6 +177,10 @@ class Ledger:
             self._path.rename(aside)
         for suffix in ("-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def _key(name: str) -> Key:
+    return tuple(msgspec.json.decode(name, type=list[str]))
 
 
 def _thing(key: Key, body: bytes) -> Thing:

@@ -17,15 +17,16 @@ import msgspec
 
 from perry.agent.models import Place, PlacedSession, placed
 from perry.errors import LedgerUnwritable
+from perry.sessions.journal import kind_of
 
 if TYPE_CHECKING:
     from perry.agent.ledger import Ledger, Thing
-    from perry.sessions.journal import Key
+    from perry.sessions.journal import Key, Kind
     from perry.sessions.models import Session
 
 Listing = tuple[PlacedSession, ...]
 Known = dict["Key", PlacedSession]
-Changed = tuple["Key", "Thing | None", bool]
+Changed = tuple["Kind", "Key", "Thing | None"]
 
 
 class Mirror:
@@ -104,7 +105,7 @@ class Mirror:
         with self._writing:
             before = self._places.get(place.name)
             if before is None or _news(before) != _news(place):
-                self._journal.add([((place.name,), place, before is None)])
+                self._journal.add([(kind_of(before, place), (place.name,), place)])
             with self._lock:
                 self._places[place.name] = place
 
@@ -115,11 +116,11 @@ class Mirror:
         with self._writing:
             before = self._known.get(name, {})
             changes: list[Changed] = [
-                (key, session, key not in before)
+                (kind_of(before.get(key), session), key, session)
                 for key, session in sorted(now.items(), key=lambda item: item[1].last_activity)
                 if before.get(key) != session
             ]
-            changes += [(key, None, False) for key in before if key not in now]
+            changes += [("deleted", key, None) for key in before if key not in now]
             self._change(name, now, changes)
         self.put_place(place)
 
@@ -129,7 +130,9 @@ class Mirror:
         with self._writing:
             before = self._known.get(name, {})
             if before.get(key) != now:
-                self._change(name, {**before, key: now}, [(key, now, key not in before)])
+                self._change(
+                    name, {**before, key: now}, [(kind_of(before.get(key), now), key, now)]
+                )
 
     def drop(self, name: str, agent: str, session_id: str) -> None:
         """Forget one session. Raises LedgerUnwritable."""
@@ -138,15 +141,16 @@ class Mirror:
             before = self._known.get(name, {})
             if gone in before:
                 left = {key: session for key, session in before.items() if key != gone}
-                self._change(name, left, [(gone, None, False)])
+                self._change(name, left, [("deleted", gone, None)])
 
     def forget(self, name: str) -> None:
         """Forget a place and its sessions: it is gone. Raises LedgerUnwritable."""
         with self._writing:
-            changes: list[Changed] = [(key, None, False) for key in self._known.get(name, {})]
+            known = self._known.get(name, {})
+            changes: list[Changed] = [("deleted", key, None) for key in known]
             self._change(name, None, changes)
             if name in self._places:
-                self._journal.add([((name,), None, False)])
+                self._journal.add([("deleted", (name,), None)])
                 with self._lock:
                     del self._places[name]
 

@@ -23,7 +23,7 @@ from perry.sessions.catalog import Catalog
 from perry.sessions.claude import ClaudeSource
 from perry.sessions.codex import CodexSource
 from perry.sessions.gemini import GeminiSource
-from perry.sessions.journal import Journal, changes_between
+from perry.sessions.journal import Journal, changes_between, weight
 from perry.sessions.listing import Listing
 from perry.sessions.memory import Memory
 from perry.sessions.models import MessagePage, Session
@@ -64,7 +64,7 @@ class SessionIndex:
     def __init__(
         self, sources: Iterable[Source], memory: Memory | None = None, *, root: str = ""
     ) -> None:
-        self.journal: Journal[Session] = Journal()
+        self.journal: Journal[Session] = Journal(weigh=weight)
         self._root = shown(root)
         self.memory = memory
         self._sources = tuple(sources)

@@ -1,17 +1,17 @@
 """What changed lately in the index, for whoever wants to hear of it.
 
-Kept like a compacted log: of each session only the last change, in the order of these changes, so
-the journal is as small as the number of sessions that changed lately, whatever goes on in them,
-and who reads slowly skips states that were overtaken. A reader keeps nothing here but a number,
-its position, so none can hold the index back or make it grow. This module must not know who reads
-or how readers are told.
+A log of the latest changes, numbered without gaps. A reader keeps nothing here but a number, its
+position, so none can hold the index back or make it grow: one that stays away for longer than the
+log reaches back is told so. This module must not know who reads or how readers are told.
 """
 
 from __future__ import annotations
 
+import itertools
 import secrets
+import sys
 import threading
-from collections import OrderedDict
+from collections import deque
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from perry.sessions.source import Entry
 
 CAPACITY = 4096
-"""Sessions whose last change is remembered; 10,000 sessions changing at once are a reset."""
+"""Changes that are remembered; 10,000 sessions changing at once are a reset."""
+
+WEIGHT = 4 * 1024 * 1024
+"""Bytes of texts in them, at most: a session may have a very long first prompt."""
 
 Kind = Literal["created", "updated", "deleted"]
-
 
 Key = tuple[str, ...]
 """What a journal tells apart: (coding agent, session id) in an index."""
@@ -33,10 +35,7 @@ Thing = TypeVar("Thing")
 
 
 class Change(NamedTuple, Generic[Thing]):
-    """The last change of one thing, as it looks from a reader's position.
-
-    `now` is the session as it is, None where it was deleted.
-    """
+    """One change; `now` is how the thing was after it, None where it was deleted."""
 
     sequence: int
     kind: Kind
@@ -51,41 +50,35 @@ class Unread(NamedTuple, Generic[Thing]):
     position: int
 
 
-class Last(NamedTuple, Generic[Thing]):
-    """A thing's last change, and when it was first and last created, as far as is known here."""
-
-    sequence: int
-    first: int
-    born: int
-    now: Thing | None
-
-
 class Journal(Generic[Thing]):
-    """The last changes of an index; every method may be called from any thread.
+    """The latest changes of an index; every method may be called from any thread.
 
-    `run` tells its sequences from those of any other journal; `keep` is given what is new before
-    anybody is told of it. A journal that was kept goes on with its run, with `known` in the order
-    of the sequences, `position` and `forgotten` (up to which changes are missing).
+    It forgets the oldest changes beyond `capacity` of them, or beyond WEIGHT by what `weigh` says
+    of each. `run` tells its sequences from those of any other journal; `keep` is given what is new
+    before anybody is told of it. A journal that was kept goes on with its run, its `position`, and
+    the changes up to it that are `known`.
     """
 
     def __init__(
         self,
         capacity: int = CAPACITY,
         *,
+        weigh: Callable[[Thing], int],
         run: str | None = None,
-        keep: Callable[[Sequence[tuple[Key, Last[Thing]]]], None] = lambda _: None,
-        known: Iterable[tuple[Key, Last[Thing]]] = (),
+        keep: Callable[[Sequence[Change[Thing]]], None] = lambda _: None,
+        known: Iterable[Change[Thing]] = (),
         position: int = 0,
-        forgotten: int = 0,
     ) -> None:
         self.run = run or secrets.token_hex(8)
         self._capacity = capacity
+        self._weigh = weigh
         self._keep = keep
         self._writing = threading.Lock()
         self._lock = threading.Lock()
-        self._last: OrderedDict[Key, Last[Thing]] = OrderedDict(known)
+        self._log: deque[Change[Thing]] = deque()
+        self._weight = 0
         self._position = position
-        self._forgotten = forgotten
+        self._remember(known)
         self._listeners: frozenset[Callable[[], None]] = frozenset()
 
     @property
@@ -95,27 +88,18 @@ class Journal(Generic[Thing]):
             return self._position
 
     def since(self, position: int, limit: int = CAPACITY) -> Unread[Thing] | None:
-        """Give the oldest changes after a position: of each session only its last.
+        """Give the oldest changes after a position, at most so many.
 
-        `limit` bounds how many are looked at. What was created and deleted again since the position
-        is left out, and what was deleted and created again is `created`: each event says how its
-        session is now. None means that the position is unknown or too old, so that changes may be
-        missing.
+        None means that the position is unknown or too old, so that changes may be missing.
         """
         with self._lock:
-            if not self._forgotten <= position <= self._position:
+            unread = self._position - position
+            if not 0 <= unread <= len(self._log):
                 return None
-            unread = []
-            for key, last in reversed(self._last.items()):
-                if last.sequence <= position:
-                    break
-                unread.append((key, last))
-        unread = unread[::-1][:limit]
-        seen = (_seen_from(position, key, last) for key, last in unread)
-        return Unread(
-            [change for change in seen if change is not None],
-            unread[-1][1].sequence if unread else position,
-        )
+            # From the end, where readers are: a deque is slow in its middle.
+            newest = list(itertools.islice(reversed(self._log), unread))
+        changes = newest[::-1][:limit]
+        return Unread(changes, position + len(changes))
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Have a function called after changes, in the thread that made them: it must be quick."""
@@ -127,65 +111,66 @@ class Journal(Generic[Thing]):
         with self._lock:
             self._listeners -= {listener}
 
-    def add(self, changes: Iterable[tuple[Key, Thing | None, bool]]) -> None:
-        """Take in changes: what changed, how it is now, and whether it is new."""
+    def add(self, changes: Iterable[tuple[Kind, Key, Thing | None]]) -> None:
+        """Take in changes: what happened to what, and how it is now."""
         with self._writing:
-            fresh = self._numbered(changes)
+            numbered = enumerate(changes, self._position + 1)
+            fresh = [Change(sequence, *change) for sequence, change in numbered]
             if not fresh:
                 return
             self._keep(fresh)
             with self._lock:
-                for key, last in fresh:
-                    self._last.pop(key, None)
-                    self._last[key] = last
-                    self._position = last.sequence
-                while len(self._last) > self._capacity:
-                    _, oldest = self._last.popitem(last=False)
-                    self._forgotten = oldest.sequence
+                self._remember(fresh)
+                self._position = fresh[-1].sequence
                 listeners = self._listeners
         for listener in listeners:
             listener()
 
-    def _numbered(
-        self, changes: Iterable[tuple[Key, Thing | None, bool]]
-    ) -> list[tuple[Key, Last[Thing]]]:
-        """Give changes their sequences; only the writer changes what is read here."""
-        fresh: dict[Key, Last[Thing]] = {}
-        for sequence, (key, now, is_new) in enumerate(changes, self._position + 1):
-            last = fresh.pop(key, None) or self._last.get(key)
-            born = sequence if is_new else last.born if last else 0
-            fresh[key] = Last(sequence, last.first if last else born, born, now)
-        return list(fresh.items())
+    def _remember(self, changes: Iterable[Change[Thing]]) -> None:
+        for change in changes:
+            self._log.append(change)
+            self._weight += self._weight_of(change)
+        while len(self._log) > self._capacity or self._weight > WEIGHT:
+            self._weight -= self._weight_of(self._log.popleft())
+
+    def _weight_of(self, change: Change[Thing]) -> int:
+        return 0 if change.now is None else self._weigh(change.now)
+
+
+def weight(session: Session) -> int:
+    """Tell how many bytes a session's texts take in memory."""
+    texts = (session.title, session.first_prompt, session.directory, session.file_path)
+    return sum(map(sys.getsizeof, texts))
 
 
 def changes_between(
     agent: str, before: Mapping[str, Entry], after: Mapping[str, Entry]
-) -> list[tuple[Key, Session | None, bool]]:
+) -> list[tuple[Kind, Key, Session | None]]:
     """Tell how one coding agent's sessions changed; those without messages don't exist.
 
     Sessions that didn't change may be left out of both mappings.
     """
-    changed: list[tuple[Key, Session | None, bool]] = []
+    changed: list[tuple[Kind, Key, Session | None]] = []
     for session_id, entry in after.items():
         earlier = before.get(session_id)
         if earlier is not None and earlier.session is entry.session:
             continue  # nearly all of them, at every change
         was, now = _listed(earlier), _listed(entry)
         if was != now:
-            changed.append(((agent, session_id), now, was is None))
+            changed.append((kind_of(was, now), (agent, session_id), now))
     gone = before.keys() - after.keys()
-    changed += [((agent, name), None, False) for name in gone if _listed(before[name]) is not None]
+    changed += [
+        ("deleted", (agent, name), None) for name in gone if _listed(before[name]) is not None
+    ]
     return changed
+
+
+def kind_of(was: object | None, now: object | None) -> Kind:
+    """Name what happened to a thing that was, and is now, so or not there (None)."""
+    if now is None:
+        return "deleted"
+    return "created" if was is None else "updated"
 
 
 def _listed(entry: Entry | None) -> Session | None:
     return entry.session if entry is not None and entry.session.message_count else None
-
-
-def _seen_from(position: int, key: Key, last: Last[Thing]) -> Change[Thing] | None:
-    if last.now is not None:
-        kind: Kind = "created" if last.born > position else "updated"
-        return Change(last.sequence, kind, key, last.now)
-    if last.first > position:
-        return None  # never seen from there
-    return Change(last.sequence, "deleted", key, None)

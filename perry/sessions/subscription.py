@@ -44,24 +44,19 @@ class Subscription(Generic[Thing]):
 
         What is yielded counts as told: who stops in between goes on there.
         """
-        while True:
-            position = self._position
-            found = None if position is None else self._journal.since(position, BATCH)
-            if position is None or found is None:
-                self._greeted = True
-                self._position = self._journal.position
-                yield Told(self._id(self._position), "reset")
-                return
-            if not self._greeted:
-                self._greeted = True
-                yield Told(self._id(position), "ready")
-                return
+        position = self._position
+        found = None if position is None else self._journal.since(position, BATCH)
+        if position is None or found is None:
+            self._greeted = True
+            self._position = self._journal.position
+            yield Told(self._id(self._position), "reset")
+        elif not self._greeted:
+            self._greeted = True
+            yield Told(self._id(position), "ready")
+        else:
             for change in found.changes:
                 self._position = change.sequence
                 yield Told(self._id(change.sequence), change.kind, change)
-            self._position = found.position
-            if found.changes or found.position == position:
-                return  # else all of the batch came and went unseen, and more may follow
 
     def _id(self, sequence: int) -> str:
         return f"{self._journal.run}-{sequence}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perry.sessions.index import SessionIndex
-from perry.sessions.journal import Change, Journal, changes_between
+from perry.sessions.journal import CAPACITY, WEIGHT, Change, Journal, changes_between, weight
 from perry.sessions.models import Session
 from perry.sessions.source import Entry
 from tests.sessions.homes import user
@@ -30,6 +30,10 @@ def entries(counts: Counts) -> dict[str, Entry]:
     }
 
 
+def journal_of(capacity: int = CAPACITY, **more: Any) -> Journal[Session]:
+    return Journal(capacity, weigh=weight, **more)
+
+
 def record(journal: Journal[Session], *states: Counts) -> None:
     for before, after in itertools.pairwise(states):
         journal.add(changes_between("claude", entries(before), entries(after)))
@@ -47,7 +51,7 @@ def told(
 
 
 def test_a_session_is_created_updated_and_deleted() -> None:
-    journal = Journal[Session]()
+    journal = journal_of()
     record(journal, {}, {"a": 1}, {"a": 2}, {})
     assert journal.position == 3
     assert told(journal, 2) == [("deleted", "a", None)]
@@ -55,43 +59,32 @@ def test_a_session_is_created_updated_and_deleted() -> None:
 
 
 def test_a_session_without_messages_does_not_exist() -> None:
-    journal = Journal[Session]()
+    journal = journal_of()
     record(journal, {}, {"a": 0}, {"a": 1}, {"a": 0}, {})
     assert journal.position == 2
     assert told(journal, 1) == [("deleted", "a", None)]
 
 
 def test_what_is_as_before_is_no_change() -> None:
-    journal = Journal[Session]()
+    journal = journal_of()
     record(journal, {}, {"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2})
     assert told(journal, 2) == [("updated", "b", 2)]
 
 
-def test_of_unread_changes_only_the_last_is_told() -> None:
-    journal = Journal[Session]()
-    record(journal, {}, {"a": 1}, {"a": 2, "b": 1}, {"a": 3, "b": 1})
-    assert told(journal, 0) == [("created", "b", 1), ("created", "a", 3)]
-    assert told(journal, 1) == [("created", "b", 1), ("updated", "a", 3)]
-
-
-def test_what_came_and_went_unread_is_left_out_and_passed_by() -> None:
-    journal = Journal[Session]()
-    record(journal, {}, {"a": 1}, {"a": 1, "b": 1}, {"a": 1})
-    unread = journal.since(1)
-    assert unread == ([], 3)
-
-
-def test_what_went_and_came_and_went_again_is_told_to_who_knew_it() -> None:
-    journal = Journal[Session]()
-    record(journal, {}, {"a": 1}, {}, {"a": 1})
-    assert told(journal, 1) == [("created", "a", 1)]
-    record(journal, {"a": 1}, {})
-    assert told(journal, 1) == [("deleted", "a", None)]
-    assert told(journal, 0) == []
+def test_every_change_is_told_as_it_was() -> None:
+    journal = journal_of()
+    record(journal, {}, {"a": 1}, {"a": 2, "b": 1}, {"a": 3, "b": 1}, {"b": 1})
+    assert told(journal, 0) == [
+        ("created", "a", 1),
+        ("updated", "a", 2),
+        ("created", "b", 1),
+        ("updated", "a", 3),
+        ("deleted", "a", None),
+    ]
 
 
 def test_a_batch_ends_where_the_next_begins() -> None:
-    journal = Journal[Session]()
+    journal = journal_of()
     record(journal, {}, {f"s{number}": 1 for number in range(10)})
     position, seen = 0, []
     while (unread := journal.since(position, 3)) and unread.changes:
@@ -102,7 +95,7 @@ def test_a_batch_ends_where_the_next_begins() -> None:
 
 
 def test_positions_that_fell_out_or_never_were_are_told_apart_from_no_change() -> None:
-    journal = Journal[Session](capacity=3)
+    journal = journal_of(capacity=3)
     record(journal, {}, {f"s{number}": 1 for number in range(5)})
     assert journal.since(1) is None
     assert told(journal, 2) == [("created", f"s{number}", 1) for number in (2, 3, 4)]
@@ -110,14 +103,28 @@ def test_positions_that_fell_out_or_never_were_are_told_apart_from_no_change() -
     assert journal.since(6) is None
 
 
-def test_one_session_changing_for_ever_pushes_nobody_out() -> None:
-    journal = Journal[Session](capacity=2)
-    record(journal, {}, *({"a": 1, "b": count} for count in range(1, 1000)))
-    assert told(journal, 2) == [("updated", "b", 999)]
+def test_a_journal_that_was_kept_goes_on_where_it_was() -> None:
+    kept: list[Change[Session]] = []
+    first = journal_of(keep=kept.extend)
+    record(first, {}, {"a": 1}, {"a": 2}, {"a": 2, "b": 1})
+    second = journal_of(run=first.run, known=kept[1:], position=first.position)
+    record(second, {"a": 2}, {})
+    assert told(second, 1) == [("updated", "a", 2), ("created", "b", 1), ("deleted", "a", None)]
+    assert second.since(0) is None
+
+
+def test_long_texts_are_forgotten_sooner_than_many_changes() -> None:
+    journal = journal_of()
+    for number in range(8):
+        prompt = str(number) * (WEIGHT // 4)
+        session = Session("a", "claude", "a", "/", "/f", number, prompt, number)
+        journal.add([("updated", ("claude", "a"), session)])
+    assert journal.since(4) is None
+    assert told(journal, 5) == [("updated", "a", number) for number in (5, 6, 7)]
 
 
 def test_listeners_are_called_after_the_change_until_they_leave() -> None:
-    journal = Journal[Session]()
+    journal = journal_of()
     positions: list[int] = []
 
     def listener() -> None:
@@ -146,7 +153,7 @@ def applied(state: Mapping[str, Session], change: Change[Session]) -> dict[str, 
 def test_whoever_applies_what_is_told_has_what_the_index_has(
     states: list[Counts], reads: list[int], capacity: int, limit: int
 ) -> None:
-    journal = Journal[Session](capacity)
+    journal = journal_of(capacity)
     mirror: dict[str, Session] = {}
     position, before = 0, dict[str, Entry]()
     for number, state in enumerate(states):
@@ -173,7 +180,6 @@ def test_the_index_tells_what_it_shows(claude: ClaudeHome) -> None:
     claude.append("one.jsonl", [user("b")])
     start = index.journal.position
     index.apply([path])
-    assert told(index.journal, start) == [("updated", "one", 2)]
-    assert told(index.journal, 0) == [("created", "one", 2)]
+    assert told(index.journal, 0) == [("created", "one", 1), ("updated", "one", 2)]
     index.delete("one")
-    assert told(index.journal, start) == [("deleted", "one", None)]
+    assert told(index.journal, start) == [("updated", "one", 2), ("deleted", "one", None)]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from perry.sessions.journal import Journal
 from perry.sessions.models import Session
-from perry.sessions.subscription import BATCH, Subscription
-from tests.sessions.test_journal import record
+from perry.sessions.subscription import Subscription
+from tests.sessions.test_journal import journal_of, record
 
 
 def told(subscription: Subscription[Session]) -> list[tuple[str, str | None]]:
@@ -13,7 +12,7 @@ def told(subscription: Subscription[Session]) -> list[tuple[str, str | None]]:
 
 
 def test_a_subscriber_is_greeted_and_then_told_what_changes() -> None:
-    journal = Journal[Session]()
+    journal = journal_of()
     record(journal, {}, {"before": 1})
     subscription = Subscription(journal, None)
     assert told(subscription) == [("ready", None)]
@@ -24,7 +23,7 @@ def test_a_subscriber_is_greeted_and_then_told_what_changes() -> None:
 
 
 def test_whoever_stops_in_between_goes_on_there() -> None:
-    journal = Journal[Session]()
+    journal = journal_of()
     subscription = Subscription(journal, None)
     told(subscription)
     record(journal, {}, {"a": 1}, {"a": 1, "b": 1})
@@ -36,26 +35,24 @@ def test_whoever_stops_in_between_goes_on_there() -> None:
 
 
 def test_an_id_of_another_journal_or_of_nobody_is_a_reset() -> None:
-    journal = Journal[Session]()
+    journal = journal_of()
     record(journal, {}, {"a": 1})
-    strange = [f"{Journal().run}-1", f"{journal.run}-2", journal.run, f"{journal.run}-x", "", "-1"]
+    strange = [
+        f"{journal_of().run}-1",
+        f"{journal.run}-2",
+        journal.run,
+        f"{journal.run}-x",
+        "",
+        "-1",
+    ]
     for event_id in [*strange, f"{journal.run}-{'9' * 5000}"]:
         assert told(Subscription(journal, event_id)) == [("reset", None)]
 
 
 def test_a_subscriber_who_is_too_far_behind_is_reset_and_goes_on_from_now() -> None:
-    journal = Journal[Session](capacity=1)
+    journal = journal_of(capacity=1)
     subscription = Subscription(journal, None)
     told(subscription)
     record(journal, {}, {"a": 1}, {"a": 1, "b": 1})
     assert told(subscription) == [("reset", None)]
     assert told(subscription) == []
-
-
-def test_many_sessions_that_came_and_went_unseen_hide_none_behind_them() -> None:
-    journal = Journal[Session]()
-    subscription = Subscription(journal, None)
-    told(subscription)
-    brief = {f"s{number}": 1 for number in range(BATCH)}
-    record(journal, {}, brief, {}, {"stays": 1})
-    assert told(subscription) == [("created", "stays")]
