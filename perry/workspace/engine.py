@@ -36,6 +36,7 @@ from perry.workspace.objects import (
     Volume,
 )
 from perry.workspace.ssh import Destination, SshAdapter
+from perry.workspace.unreachable import unreachable
 
 TIMEOUT = 60
 """Seconds that one call to the engine may take without answering a byte."""
@@ -87,7 +88,7 @@ class Engine:
                     return cls(_over_ssh(address))
                 return cls(docker.APIClient(version="auto", timeout=TIMEOUT, **endpoint))
             except ValueError as error:  # what urllib says of an address that is none
-                raise _unreachable(error, address) from error
+                raise unreachable(error, address) from error
 
     def close(self) -> None:
         """Give the connections back."""
@@ -514,31 +515,6 @@ def _translated(base_url: str | None = None) -> Iterator[None]:
         words = str(error.explanation or error)
         raise EngineFailure(f"Docker: {words}", status=error.status_code or 0) from error
     except _BROKEN as error:
-        raise _unreachable(error, base_url) from error
+        raise unreachable(error, base_url) from error
     except tarfile.TarError as error:
         raise EngineFailure(f"Docker: an archive that ends too early ({error})") from error
-
-
-def _unreachable(error: Exception, base_url: str | None) -> EngineUnreachable:
-    where = base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    where = where.replace("http+docker://", "unix://")
-    words = str(error)
-    if where.startswith("ssh://"):
-        return EngineUnreachable(
-            f"The Docker engine at {where} can't be reached: {words}",
-            hint="Check that ssh gets there and finds Docker: ssh HOST docker version",
-        )
-    if "PermissionError" in words or "Permission denied" in words:
-        return EngineUnreachable(
-            f"No permission to use the Docker engine's socket {where}",
-            hint="Add yourself to its group and log in again: sudo usermod -aG docker $USER",
-        )
-    if any(sign in words for sign in ("FileNotFoundError", "Connection refused", "No such file")):
-        return EngineUnreachable(
-            f"No Docker engine answers at {where}",
-            hint="Start it (sudo systemctl start docker), or set DOCKER_HOST to another engine.",
-        )
-    return EngineUnreachable(
-        f"The Docker engine at {where} can't be used: {words}",
-        hint="Check that it runs (docker version), or set DOCKER_HOST to another engine.",
-    )

@@ -26,6 +26,9 @@ from perry.workspace.objects import Container
 SILENCE = 2.0
 """Seconds a worker may be silent before it counts as dead."""
 
+SILENCE_OF_STREAM = 5.0
+"""The same for a stream, which the engine has to start a program for."""
+
 CONNECT_TIMEOUT = 0.5
 """Seconds for a connection to an address that is on this machine, or else leads nowhere."""
 
@@ -74,14 +77,12 @@ class Ladder:
         Where all that answered failed the proof, the key may be another by now. Raises
         WorkerUnreachable, which says of every way why not.
         """
-        failures: list[WorkerError] = []
-        for _ in range(2):
-            reached, failures = self._climb(container, workspace)
-            if reached is not None:
-                return reached
-            if not any(isinstance(error, WorkerUntrusted) for error in failures):
-                break
+        reached, failures = self._climb(container, workspace)
+        if any(isinstance(error, WorkerUntrusted) for error in failures) and reached is None:
             self._forget_key()
+            reached, failures = self._climb(container, workspace)
+        if reached is not None:
+            return reached
         raise WorkerUnreachable(
             f"The worker of '{workspace}' can't be reached: "
             + (" ".join(error.message for error in failures) or f"it is {container.state}."),
@@ -144,6 +145,6 @@ class Ladder:
             self._token(container.id),
             workspace=workspace,
             transport=(lambda: StreamTransport(open_stream)) if is_stream else over_tcp,
-            timeout=SILENCE,
+            timeout=SILENCE_OF_STREAM if is_stream else SILENCE,
             connect_timeout=CONNECT_TIMEOUT,
         )

@@ -32,6 +32,10 @@ _UNINTERRUPTED = 'trap "" INT; exec ssh "$@"'
 """Ctrl-C reaches every process at the terminal, and what perry then undoes needs the engine."""
 
 
+class SshFailed(ConnectionError):
+    """The ssh process ended; its words say why."""
+
+
 @dataclass(frozen=True)
 class Destination:
     """What `ssh://me@host:22/run/docker.sock` says; only the host has to be there."""
@@ -47,7 +51,10 @@ class Destination:
         parts = urlsplit(address)
         if not parts.hostname or parts.password is not None or parts.query or parts.fragment:
             raise ValueError(f"{address} is not ssh://[USER@]HOST[:PORT][/SOCKET]")
-        return cls(parts.hostname, parts.username, parts.port, parts.path.rstrip("/"))
+        named = parts.netloc.rpartition("@")[2]
+        begin = named.lower().index(parts.hostname)  # names in an ssh configuration have cases
+        host = named[begin : begin + len(parts.hostname)]
+        return cls(host, parts.username, parts.port, parts.path.rstrip("/"))
 
     def argv(self) -> list[str]:
         """Return the command line that joins its stdin and stdout to the engine there."""
@@ -103,6 +110,7 @@ class _Connection(HTTPConnection):
         self._destination = destination
         self._process: subprocess.Popen[bytes] | None = None
         self._words: IO[bytes] | None = None
+        self._said = ""
 
     def connect(self) -> None:
         ours, theirs = socket.socketpair()
@@ -121,24 +129,20 @@ class _Connection(HTTPConnection):
         try:
             return super().getresponse()
         except ConnectionError as error:
-            raise self._explained(error) from error
+            self.close()
+            if not self._said:
+                raise
+            raise SshFailed(self._said) from error
 
     def close(self) -> None:
         super().close()
-        process, self._process = self._process, None
+        process, words = self._process, self._words
+        self._process = self._words = None
         if process is not None:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):  # it ends when it can
                 process.wait(GRACE)
-        if self._words is not None:
-            self._words.close()
-
-    def _explained(self, error: ConnectionError) -> ConnectionError:
-        """Add why ssh has ended, where it has."""
-        if self._process is None or self._words is None:
-            return error
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE)
-        self._words.seek(0)
-        words = self._words.read()[-LONGEST_COMPLAINT:].decode(errors="replace").strip()
-        return ConnectionAbortedError(f"ssh: {words}") if words else error
+        if words is not None:
+            with words:
+                words.seek(0)
+                self._said = words.read()[-LONGEST_COMPLAINT:].decode(errors="replace").strip()

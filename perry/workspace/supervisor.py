@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from time import monotonic
 
 from perry.client.worker_client import WorkerClient
-from perry.errors import EngineFailure, WorkerCannotRun, WorkerUnreachable
+from perry.errors import EngineFailure, WorkerCannotRun, WorkerUnreachable, WorkerUntrusted
 from perry.workspace import bundle, delivery, key
 from perry.workspace.bundle import Bundle
 from perry.workspace.engine import Engine
@@ -132,7 +132,7 @@ class Supervisor:
             reached = self._ladder.reach(container, workspace)
             with reached.client as client:
                 health = wait_for_first_scan(client, reached.health)
-        except WorkerUnreachable:
+        except (WorkerUnreachable, WorkerUntrusted):
             return None  # nobody there, or dead before it came to that
         return dataclasses.replace(reached, health=health).worker
 

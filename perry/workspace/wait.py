@@ -29,8 +29,9 @@ _INTERVAL = 0.01
 _HEAD_START = 0.5
 """Seconds that each way is looked at before the next one is too; what fails there costs more."""
 _COST = 3
-"""A way is left alone for so many times as long as looking at it took, so that none delays the
-others, or takes the processor that the worker needs to start."""
+_LONGEST_PAUSE = 0.5
+"""A way is left alone for so many times as long as looking at it took, up to that many seconds, so
+that none delays the others, or takes the processor that the worker needs to start."""
 _LIVENESS_INTERVAL = 0.25
 _GRACE = 1.0
 """Seconds to go on looking once the worker's process has ended: where two perrys start one at once,
@@ -130,7 +131,7 @@ class HealthyWorker:
             else:
                 self._last_seen = f"'{health.status}' of a worker with digest '{health.digest}'"
             now = time.monotonic()
-            self._next_look[way] = now + _COST * (now - began)
+            self._next_look[way] = now + min(_COST * (now - began), _LONGEST_PAUSE)
         if time.monotonic() >= self._next_liveness:
             self._next_liveness = time.monotonic() + _LIVENESS_INTERVAL
             self._check_alive()

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
@@ -22,6 +23,8 @@ from tests.e2e.faults import TABLE
 from tests.e2e.labels import LABEL
 from tests.e2e.own_engine import OwnEngine, own_engine
 from tests.e2e.own_engine import build as make_image
+from tests.e2e.remote_engine import remote_dockerd
+from tests.e2e.ssh_server import SshServer, ssh_server
 
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = (
     "true"  # its reaper is an image to pull; we clean up by label
@@ -147,3 +150,53 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("faults")
         for line in TABLE.lines():
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def remote_engine(client: docker.DockerClient, runtime_image: str) -> Iterator[OwnEngine]:
+    """An engine on another machine, over TCP, with perry's two images."""
+    with remote_dockerd() as address:
+        remote = docker.DockerClient(base_url=address)
+        found = OwnEngine(address, client, remote, runtime_image)
+        found.reset()
+        yield found
+        remote.close()
+
+
+@pytest.fixture(scope="session")
+def server_of_remote_engine(
+    remote_engine: OwnEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SshServer]:
+    """An ssh server behind which that engine is found."""
+    with ssh_server(tmp_path_factory.mktemp("ssh"), remote_engine.address) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An engine on another machine and one way to reach it, as its user sets that up."""
+
+    engine: OwnEngine
+    environment: dict[str, str]
+
+
+@pytest.fixture(params=["tcp", "ssh"])
+def remote(
+    request: pytest.FixtureRequest,
+    remote_engine: OwnEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Remote:
+    """Have this process, and all that it starts, use the engine on the other machine."""
+    environment = {
+        "DOCKER_HOST": remote_engine.address,
+        "DOCKER_CONTEXT": "",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    if request.param == "ssh":
+        server: SshServer = request.getfixturevalue("server_of_remote_engine")
+        environment["DOCKER_HOST"] = server.address
+        environment["PATH"] = f"{server.programs}:{os.environ['PATH']}"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Remote(remote_engine, environment)

@@ -13,7 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,43 +36,52 @@ def own_engine(first: docker.DockerClient) -> Iterator[str]:
     options = {"com.docker.network.bridge.name": BRIDGE}
     network = first.networks.create(BRIDGE, options=options, labels={LABEL: "1"})
     try:
-        # a socket's path may have 108 characters, so not below pytest's own directory
-        directory = Path(tempfile.mkdtemp(prefix="perry-engine-"))
-        process = _start(directory)
-        try:
-            address = f"unix://{directory}/docker.sock"
-            _await(address, process, directory / "log")
+        with dockerd("perry-test", f"--bridge={BRIDGE}", "--userland-proxy=false") as address:
             yield address
-        finally:
-            _stop(process)
-            subprocess.run([*_as_root(), "rm", "-rf", str(directory)], check=True)
     finally:
         network.remove()
 
 
-def _start(directory: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def dockerd(namespace: str, *flags: str, within: Sequence[str] = ()) -> Iterator[str]:
+    """Run a dockerd, `within` another program or at once, and yield its socket's address."""
+    # a socket's path may have 108 characters, so not below pytest's own directory
+    directory = Path(tempfile.mkdtemp(prefix="perry-engine-"))
+    process = _start(directory, namespace, flags, within)
+    try:
+        address = f"unix://{directory}/docker.sock"
+        _await(address, process, directory / "log")
+        yield address
+    finally:
+        _stop(process)
+        subprocess.run([*as_root(), "rm", "-rf", str(directory)], check=True)
+
+
+def _start(
+    directory: Path, namespace: str, flags: Sequence[str], within: Sequence[str]
+) -> subprocess.Popen[bytes]:
     options = {
         "--data-root": directory / "data",
         "--exec-root": directory / "exec",
         "--pidfile": directory / "pid",
         "--host": f"unix://{directory}/docker.sock",
-        "--containerd-namespace": "perry-test",
-        "--containerd-plugins-namespace": "perry-test-plugins",
-        "--bridge": BRIDGE,
+        "--containerd-namespace": namespace,
+        "--containerd-plugins-namespace": f"{namespace}-plugins",
     }
-    flags = ["--iptables=false", "--ip6tables=false", "--userland-proxy=false"]
+    no_rules = ["--iptables=false", "--ip6tables=false"]
     with_us = ["setpriv", "--pdeathsig", "TERM"]  # should this process be killed
     words = [str(word) for option in options.items() for word in option]
     with Path(directory, "log").open("wb") as log:
         return subprocess.Popen(
-            [*_as_root(), *with_us, "dockerd", *words, *flags],
+            [*as_root(), *within, *with_us, "dockerd", *words, *no_rules, *flags],
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
 
 
-def _as_root() -> list[str]:
+def as_root() -> list[str]:
+    """Return what goes before a command that only root may run."""
     return [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 

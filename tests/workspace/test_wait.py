@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 
 from perry.client.worker_client import WorkerClient
-from perry.errors import WorkerCannotRun
+from perry.errors import WorkerCannotRun, WorkerFailure, WorkerUntrusted
+from perry.protocol import Health
 from perry.workspace.address import Way
-from perry.workspace.wait import HealthyWorker, wait_for_container
+from perry.workspace.wait import HealthyWorker, wait_for_container, wait_for_first_scan
 from tests.client.answering import Answering, http, proving
 from tests.workspace.engine_answers import container, engine_of
 
@@ -135,6 +136,58 @@ def test_another_perrys_worker_will_do_where_ones_own_found_the_port_taken(
         timeout=30,
     )
     assert wait.wait()[1].status == "ok"
+
+
+def test_a_lesser_way_is_not_asked_where_a_better_one_answers_soon() -> None:
+    with Answering(lambda target, _: health(target)) as lesser, closing(Waiting()) as waiting:
+        wait = waiting.for_workers(
+            lambda target, number: health(target, status="starting" if number < 5 else "ok")
+        )
+        with WorkerClient(lesser.url, TOKEN, workspace="a") as client:
+            wait.clients = {**wait.clients, Way("exec", "exec"): client}
+            assert wait.wait()[0].rung == "address"
+        assert lesser.connections == 0
+
+
+def test_a_way_that_leads_nowhere_does_not_hold_up_the_one_that_leads_there() -> None:
+    with closing(Waiting()) as waiting:
+        wait = waiting.for_workers(lambda *_: b"", lambda target, _: health(target), timeout=10)
+        began = time.monotonic()
+        assert wait.wait()[0].address == "address-1"
+        assert time.monotonic() - began < 3
+
+
+def scanning(server: Answering, timeout: float = 5.0) -> Health:
+    with WorkerClient(server.url, TOKEN, workspace="a") as client:
+        return wait_for_first_scan(client, client.authenticate(), timeout)
+
+
+def test_a_worker_on_its_first_scan_is_waited_for() -> None:
+    def reply(target: str, number: int) -> bytes:
+        return health(target, status="starting" if number < 5 else "ok", digest="its own")
+
+    with Answering(reply) as server:
+        assert scanning(server).digest == "its own"
+        assert len(server.requests) == 6
+
+
+def test_a_first_scan_that_takes_too_long_is_said_to() -> None:
+    with (
+        Answering(lambda target, _: health(target, status="starting")) as server,
+        pytest.raises(WorkerFailure, match=r"still on its first scan after 0\.2 s") as caught,
+    ):
+        scanning(server, timeout=0.2)
+    assert caught.value.workspace == "a"
+
+
+def test_who_answers_in_the_place_of_a_worker_that_scanned_is_not_believed() -> None:
+    def reply(target: str, number: int) -> bytes:
+        if number == 0:
+            return health(target, status="starting")
+        return health(target, token="other")
+
+    with Answering(reply) as server, pytest.raises(WorkerUntrusted):
+        scanning(server)
 
 
 def test_a_container_that_is_being_created_is_awaited() -> None:
