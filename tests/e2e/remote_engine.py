@@ -6,6 +6,7 @@ answers over TCP, and the addresses of its containers, 172.17.0.2 and on, are th
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ from contextlib import ExitStack, contextmanager
 from tests.e2e.own_engine import as_root, dockerd
 from tests.e2e.packages import require
 
-NAMESPACE = "perrytest"
-HERE, THERE = "198.51.100.1", "198.51.100.2"
-CARD = "perrytest1"
+RUN = os.getpid() % 16_000
+"""Keeps the test runs of one machine apart."""
+
+NAMESPACE = f"perrytest{RUN}"
+CARD = f"perrytest{RUN}"
+HERE, THERE = (f"198.18.{RUN // 64}.{RUN % 64 * 4 + host}" for host in (1, 2))
 PORT = 2375
 PUBLISHED = "20100 20900"
 """The ports that an engine there chooses from, apart from what this machine's may have chosen."""
@@ -37,7 +41,6 @@ def remote_dockerd() -> Iterator[str]:
 
 @contextmanager
 def _other_machine() -> Iterator[None]:
-    _ip("netns", "delete", NAMESPACE, check=False)  # what a killed run has left
     _ip("netns", "add", NAMESPACE)
     try:
         _ip("link", "add", CARD, "type", "veth", "peer", "name", "eth0", "netns", NAMESPACE)
@@ -53,8 +56,8 @@ def _other_machine() -> Iterator[None]:
         _ip("netns", "delete", NAMESPACE)
 
 
-def _ip(*words: str, check: bool = True) -> None:
-    subprocess.run([*as_root(), "ip", *words], check=check, capture_output=True)
+def _ip(*words: str) -> None:
+    subprocess.run([*as_root(), "ip", *words], check=True, capture_output=True)
 
 
 _RELAY = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -20,10 +21,12 @@ from tests.e2e.command import BUSYBOX, KILL_WORKER, Perry
 from tests.e2e.conftest import Remote
 from tests.e2e.eventually import eventually
 from tests.e2e.neighbour import Neighbour, neighbour, network
-from tests.e2e.remote_engine import forwarded
+from tests.e2e.remote_engine import RUN, forwarded
 from tests.e2e.transcripts import CLAUDE_DIRECTORY, claude_session
 
-SUBNET, OLD = "10.213.77.0/29", "10.213.77.2"
+SUBNET, OLD = f"10.213.{RUN % 256}.0/29", f"10.213.{RUN % 256}.2"
+OLDEST = "pgrep -o -f ^/opt/perry/layers"
+"""The worker's own process: while it scans it has others, that read beside it."""
 SESSION = "4b7e9b3c-5f0c-4a52-8a0e-2f1d0c9a7e11"
 
 
@@ -136,12 +139,15 @@ def idle(client: docker.DockerClient, image: str) -> Iterator[str]:
 
 
 def test_the_port_that_a_person_publishes_is_theirs(workspaces: Workspaces) -> None:
-    ready = workspaces.init(publish=("127.0.0.1:17392:7392",))
-    assert ready.workspace.ports == ("127.0.0.1:17392->7392/tcp",)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    asked = (f"127.0.0.1:{port}:7392",)
+    ready = workspaces.init(publish=asked)
+    assert ready.workspace.ports == (f"127.0.0.1:{port}->7392/tcp",)
     token = workspaces.manager.token(ready.workspace)
-    with WorkerClient("http://127.0.0.1:17392", token, workspace="here") as client:
+    with WorkerClient(f"http://127.0.0.1:{port}", token, workspace="here") as client:
         assert client.authenticate().status == "ok"
-    assert workspaces.init(ready.workspace.name, publish=("127.0.0.1:17392:7392",)).worker
+    assert workspaces.init(ready.workspace.name, publish=asked).worker
 
 
 # Nobody who has a worker's address gets anything
@@ -275,12 +281,12 @@ def test_a_worker_on_its_first_scan_is_waited_for_and_not_started_again(
         assert scanning is not None
         with scanning:
             assert scanning.health().status == "starting"
-        [process] = workspaces.run(workspace.name, "pgrep -f ^/opt/perry/layers").split()
+        process = workspaces.run(workspace.name, OLDEST)
         again = workspaces.init(workspace.name)
         reviving.result().close()
     assert again.worker is not None, again.warning
     assert again.worker.session_count == 1
-    assert workspaces.run(workspace.name, "pgrep -f ^/opt/perry/layers").split() == [process]
+    assert workspaces.run(workspace.name, OLDEST) == process
 
 
 def reached(manager: WorkspaceManager, workspace: Workspace) -> WorkerClient | None:
