@@ -18,8 +18,8 @@ from tests.e2e.packages import require
 RUN = os.getpid() % 16_000
 """Keeps the test runs of one machine apart."""
 
-NAMESPACE = f"perrytest{RUN}"
-CARD = f"perrytest{RUN}"
+NAMESPACE = f"perryfar{RUN}"
+CARD = f"perryfar{RUN}"
 HERE, THERE = (f"198.18.{RUN // 64}.{RUN % 64 * 4 + host}" for host in (1, 2))
 PORT = 2375
 PUBLISHED = "20100 20900"
