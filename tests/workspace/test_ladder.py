@@ -116,7 +116,9 @@ def test_who_does_not_answer_is_no_reason_to_doubt_the_key(engine: Engine) -> No
 
 def test_nothing_is_asked_of_a_container_that_does_not_run(engine: Engine) -> None:
     with Answering(worker) as ours, pytest.raises(WorkerUnreachable, match="it is exited"):
-        ladder(engine).reach(running(ours.port, State={**container()["State"], "Status": "exited"}), "a")
+        ladder(engine).reach(
+            running(ours.port, State={**container()["State"], "Status": "exited"}), "a"
+        )
     assert ours.connections == 0
 
 
