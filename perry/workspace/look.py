@@ -26,6 +26,7 @@ from perry.workspace.replica import Limits, Replica
 from perry.workspace.wanted import Wanted
 
 _ATTEMPTS = 3  # times that something is read while it changes
+_GOING = ("removing", "dead")
 _LOG = "-wal"
 _HEAD = 32  # bytes
 _BESIDE = ("", _LOG, "-journal")  # not `-shm`: a reader of the copy makes do without
@@ -87,9 +88,14 @@ class _Look:
             self._take(path, path, path.rpartition("/")[0])
         for path in sorted(self._replica.databases | wanted.databases):
             self._take_database(path)
-        if self._engine.get_container(self._container) is None:  # then nothing is there any more
-            raise EngineFailure("The container was removed meanwhile", status=404)
+        self._check_remains()
         self._replica.drop_others(self._unknown)
+
+    def _check_remains(self) -> None:
+        """Raise EngineFailure where the container is going: its files go first, without a word."""
+        container = self._engine.get_container(self._container)
+        if container is None or container.state in _GOING:
+            raise EngineFailure("The container was removed meanwhile", status=404)
 
     def _take(self, path: str, asked: str, place: str) -> None:
         """Copy what is wanted at a path; what couldn't be looked at stays as it was."""

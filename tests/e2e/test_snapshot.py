@@ -16,7 +16,7 @@ import docker
 import pytest
 
 from perry.client.worker_client import WorkerClient
-from perry.errors import SessionError, SessionNotFound, WorkspaceNotFound
+from perry.errors import EngineFailure, SessionError, SessionNotFound, WorkspaceNotFound
 from perry.sessions.index import SOURCES, SessionIndex
 from perry.sessions.models import Message, Session
 from perry.workspace.engine import Engine
@@ -280,6 +280,24 @@ def test_of_a_removed_workspace_nothing_is_kept(
     assert {path.name for path in (tmp_path / "snapshots").iterdir()} == {three.container_id}
     snapshots.forget(three.container_id)
     assert list((tmp_path / "snapshots").iterdir()) == []
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_container_that_is_being_removed_is_an_error_and_never_an_empty_home(
+    plain: Plain, snapshots: Snapshots, engine: Engine, home: Path, attempt: int
+) -> None:
+    workspace = plain(home)
+    engine.start_container(workspace.container_id)
+    index = snapshots.take(workspace).index
+    removing = threading.Timer(0.02 * attempt, engine.remove_container, [workspace.container_id])
+    removing.start()
+    deadline = time.monotonic() + 60
+    with pytest.raises((EngineFailure, WorkspaceNotFound)):
+        while time.monotonic() < deadline:
+            snapshots.take(workspace, afresh=True)
+            assert len(index.list()) == 7
+    assert len(index.list()) == 7
+    removing.join()
 
 
 def test_many_questions_at_once_are_answered_from_one_look(
