@@ -133,25 +133,34 @@ class _Look:
 
     def _take_database(self, path: str) -> None:
         """Copy a database and what stands beside it, as they were at one moment."""
+        reason = ""
         for _ in range(_ATTEMPTS):
-            group = self._stat(path)
-            if group[""] is None:
-                return
-            if not all(it.is_file for it in group.values() if it):
-                self._replica.leave_out(path, "not a regular file, or beside it is one that isn't")
-                return
-            if not all(self._replica.fits(path + suffix, it.size) for suffix, it in _there(group)):
-                return
-            if self._is_known(path, group):
-                self._keep(path, group)
-                return
-            if self._fetch_all(path, group):
-                self._install(path, group)
-                self._keep(path, group)
-                return
+            try:
+                if self._copy_database(path):
+                    return
+                reason = "it changes faster than it can be copied"
+            except EngineFailure as failure:
+                reason = failure.message  # of a file that goes while it is asked for
             if self._is_late():
                 break
-        self._give_up(path, "it changes faster than it can be copied")
+        self._give_up(path, reason)
+
+    def _copy_database(self, path: str) -> bool:
+        """Do what can be done for a database now; tell whether that is all."""
+        group = self._stat(path)
+        if group[""] is None:
+            return True
+        if not all(it.is_file for _, it in _there(group)):
+            self._replica.leave_out(path, "not a regular file, or beside it is one that isn't")
+            return True
+        if not all(self._replica.fits(path + suffix, it.size) for suffix, it in _there(group)):
+            return True
+        if not self._is_known(path, group):
+            if not self._fetch_all(path, group):
+                return False
+            self._install(path, group)
+        self._keep(path, group)
+        return True
 
     def _fetch_all(self, path: str, group: Group) -> bool:
         """Copy the files one after another, and tell whether they belong together.
