@@ -131,9 +131,9 @@ def perry(tmp_path: Path) -> Perry:
 @pytest.fixture(scope="session")
 def second_engine(client: docker.DockerClient, runtime_image: str) -> Iterator[OwnEngine]:
     """An engine where nobody else is."""
-    with own_engine(client) as address:
-        second = docker.DockerClient(base_url=address)
-        yield OwnEngine(address, client, second, runtime_image)
+    with own_engine(client) as process:
+        second = docker.DockerClient(base_url=process.address)
+        yield OwnEngine(process, process.address, client, second, runtime_image)
         second.close()
 
 
@@ -155,9 +155,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def remote_engine(client: docker.DockerClient, runtime_image: str) -> Iterator[OwnEngine]:
     """An engine on another machine, over TCP, with perry's two images."""
-    with remote_dockerd() as address:
+    with remote_dockerd() as (process, address):
         remote = docker.DockerClient(base_url=address)
-        found = OwnEngine(address, client, remote, runtime_image)
+        found = OwnEngine(process, address, client, remote, runtime_image)
         found.reset()
         yield found
         remote.close()

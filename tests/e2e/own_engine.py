@@ -31,53 +31,75 @@ PATIENCE = 60.0
 
 
 @contextmanager
-def own_engine(first: docker.DockerClient) -> Iterator[str]:
-    """Run a dockerd and yield its address; it needs root, as every dockerd does."""
+def own_engine(first: docker.DockerClient) -> Iterator[Dockerd]:
+    """Run a dockerd; it needs root, as every dockerd does."""
     options = {"com.docker.network.bridge.name": BRIDGE}
     network = first.networks.create(BRIDGE, options=options, labels={LABEL: "1"})
     try:
-        with dockerd("perry-test", f"--bridge={BRIDGE}", "--userland-proxy=false") as address:
-            yield address
+        with dockerd("perry-test", f"--bridge={BRIDGE}", "--userland-proxy=false") as running:
+            yield running
     finally:
         network.remove()
 
 
 @contextmanager
-def dockerd(namespace: str, *flags: str, within: Sequence[str] = ()) -> Iterator[str]:
-    """Run a dockerd, `within` another program or at once, and yield its socket's address."""
+def dockerd(namespace: str, *flags: str, within: Sequence[str] = ()) -> Iterator[Dockerd]:
+    """Run a dockerd for a block, `within` another program or at once."""
     # a socket's path may have 108 characters, so not below pytest's own directory
     directory = Path(tempfile.mkdtemp(prefix="perry-engine-"))
-    process = _start(directory, namespace, flags, within)
+    running = Dockerd(directory, namespace, flags, within)
     try:
-        address = f"unix://{directory}/docker.sock"
-        _await(address, process, directory / "log")
-        yield address
+        running.start()
+        yield running
     finally:
-        _stop(process)
+        running.stop()
         subprocess.run([*as_root(), "rm", "-rf", str(directory)], check=True)
 
 
-def _start(
-    directory: Path, namespace: str, flags: Sequence[str], within: Sequence[str]
-) -> subprocess.Popen[bytes]:
-    options = {
-        "--data-root": directory / "data",
-        "--exec-root": directory / "exec",
-        "--pidfile": directory / "pid",
-        "--host": f"unix://{directory}/docker.sock",
-        "--containerd-namespace": namespace,
-        "--containerd-plugins-namespace": f"{namespace}-plugins",
-    }
-    no_rules = ["--iptables=false", "--ip6tables=false"]
-    with_us = ["setpriv", "--pdeathsig", "TERM"]  # should this process be killed
-    words = [str(word) for option in options.items() for word in option]
-    with Path(directory, "log").open("wb") as log:
-        return subprocess.Popen(
-            [*as_root(), *within, *with_us, "dockerd", *words, *no_rules, *flags],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+class Dockerd:
+    """An engine's process, and where it answers."""
+
+    def __init__(
+        self, directory: Path, namespace: str, flags: Sequence[str], within: Sequence[str]
+    ) -> None:
+        self.address = f"unix://{directory}/docker.sock"
+        self._log = directory / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        options = {
+            "--data-root": directory / "data",
+            "--exec-root": directory / "exec",
+            "--pidfile": directory / "pid",
+            "--host": self.address,
+            "--containerd-namespace": namespace,
+            "--containerd-plugins-namespace": f"{namespace}-plugins",
+        }
+        no_rules = ["--iptables=false", "--ip6tables=false"]
+        with_us = ["setpriv", "--pdeathsig", "TERM"]  # should this process be killed
+        words = [str(word) for option in options.items() for word in option]
+        self._argv = [*as_root(), *within, *with_us, "dockerd", *words, *no_rules, *flags]
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._argv, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                docker.DockerClient(base_url=self.address).close()
+            except DockerException:
+                waiting = self._process.poll() is None and time.monotonic() < deadline
+                assert waiting, f"no second dockerd: {self._log.read_text()[-2000:]}"
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self) -> None:
+        """End it, and wait for its end; one that has ended is left so."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(timeout=PATIENCE)
 
 
 def as_root() -> list[str]:
@@ -85,28 +107,11 @@ def as_root() -> list[str]:
     return [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 
-def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            docker.DockerClient(base_url=address).close()
-        except DockerException:
-            waiting = process.poll() is None and time.monotonic() < deadline
-            assert waiting, f"no second dockerd: {log.read_text()[-2000:]}"
-            time.sleep(0.05)
-        else:
-            return
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=PATIENCE)
-
-
 @dataclass(frozen=True)
 class OwnEngine:
-    """The second engine: where it answers, and the clients of both engines."""
+    """The second engine: its process, where it answers, and the clients of both engines."""
 
+    process: Dockerd
     address: str
     first: docker.DockerClient
     client: docker.DockerClient

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tests.e2e.own_engine import as_root, dockerd
+from tests.e2e.own_engine import Dockerd, as_root, dockerd
 from tests.e2e.packages import require
 
 RUN = os.getpid() % 16_000
@@ -30,13 +30,13 @@ INSIDE = ("nsenter", f"--net=/run/netns/{NAMESPACE}")
 
 
 @contextmanager
-def remote_dockerd() -> Iterator[str]:
-    """Run a dockerd over there and yield its TCP address; it needs root, as every dockerd does."""
+def remote_dockerd() -> Iterator[tuple[Dockerd, str]]:
+    """Run a dockerd over there, which needs root, and yield it with its TCP address."""
     require("ip", "iproute2")
     with _other_machine():
         flags = ("--tls=false", f"--host=tcp://{THERE}:{PORT}")
-        with dockerd(NAMESPACE, *flags, within=INSIDE):
-            yield f"tcp://{THERE}:{PORT}"
+        with dockerd(NAMESPACE, *flags, within=INSIDE) as process:
+            yield process, f"tcp://{THERE}:{PORT}"
 
 
 @contextmanager

@@ -237,13 +237,13 @@ def test_an_engine_that_is_restarted_brings_its_workers_back(
 ) -> None:
     write(workspace, "s", 3)
     eventually(lambda: agent.counts("work"), lambda it: it == {"s": 3})
-    engine_of_ours.stop()
+    engine_of_ours.process.stop()
     problem = eventually(
         lambda: agent.get("/api/status")["engine"], lambda it: not it["reachable"], within=LIVE
     )
     assert "Docker" in problem["error"]
     assert agent.counts("work") == {"s": 3}
-    engine_of_ours.start()
+    engine_of_ours.process.start()
     started = time.monotonic()
     agent.until_live("work", within=30)
     took = time.monotonic() - started
