@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from perry.errors import SessionError
 from perry.sessions.index import SessionIndex
-from perry.sessions.models import Hit, Message, SearchPage, Session
+from perry.sessions.models import Hit, Message, MessagePage, SearchPage, Session
 from perry.sessions.records import epoch, iso
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def search(
     for session in index.list(agent=agent, children=True):
         if not go_on() or (since is not None and session.last_activity < since):
             return
-        if (titled := _title_hit(session, words)) is not None:
+        if (titled := _title_hit(index, session, words)) is not None:
             yield session, titled
         if logs.may_hold(index.located(session)):
             for hit in _hits(index, session, words, go_on):
@@ -115,13 +115,21 @@ def snippet_of(text: str, words: Sequence[str]) -> tuple[str, tuple[tuple[int, i
     return snippet, _marks(_fold(snippet), words)
 
 
-def _title_hit(session: Session, words: Sequence[str]) -> Hit | None:
+def _title_hit(index: SessionIndex, session: Session, words: Sequence[str]) -> Hit | None:
     """Make the hit of a title; it is as young as its session, so `since` has been looked at."""
-    if not _has_all(session.title, words) or _has_all(session.first_prompt or "", words):
+    if not _has_all(session.title, words) or _is_asked(index, session, words):
         return None
     snippet, marks = snippet_of(session.title, words)
     active = iso(session.last_activity)
     return Hit(session.id, session.agent_type, "title", 0, active, snippet, marks)
+
+
+def _is_asked(index: SessionIndex, session: Session, words: Sequence[str]) -> bool:
+    """Tell whether the first prompt has all the words, in a message that shows them."""
+    if not _has_all(session.first_prompt or "", words):
+        return False
+    page = _page(index, session, max(0, session.message_count - PAGE))
+    return page is not None and any(_has_all(_text_of(one), words) for one in page.messages)
 
 
 def _hits(
@@ -130,12 +138,8 @@ def _hits(
     """Read a session from its end to its start; what is added meanwhile is left out."""
     offset, unread = 0, session.message_count
     while unread > 0 and go_on():
-        try:
-            page = index.messages(session.id, limit=PAGE, offset=offset, agent=session.agent_type)
-        except SessionError:
-            return  # gone, or rewritten all the time: there is nothing to show of it
-        except Exception:  # one that defeats its reader must not hide all the others
-            log.exception("session %s can't be searched", session.id)
+        page = _page(index, session, offset)
+        if page is None:
             return
         start = max(0, page.total - offset - len(page.messages))
         for position, message in reversed([*enumerate(page.messages, start)]):
@@ -145,6 +149,16 @@ def _hits(
             return
         unread = min(unread, start)
         offset = page.total - unread
+
+
+def _page(index: SessionIndex, session: Session, offset: int) -> MessagePage | None:
+    try:
+        return index.messages(session.id, limit=PAGE, offset=offset, agent=session.agent_type)
+    except SessionError:
+        return None  # gone, or rewritten all the time: there is nothing to show of it
+    except Exception:  # one that defeats its reader must not hide all the others
+        log.exception("session %s can't be searched", session.id)
+        return None
 
 
 def _has_all(text: str, words: Sequence[str]) -> bool:

@@ -256,6 +256,15 @@ def test_a_title_that_only_says_what_the_first_prompt_says_is_no_find_of_its_own
     ]  # fmt: skip
 
 
+def test_a_title_is_found_where_no_message_shows_the_prompt_it_is_made_of(tmp_path: Path) -> None:
+    part = {"text": "needle", "functionCall": {"id": "c", "name": "run"}}
+    lines = [{"sessionId": "g"}, {"id": "1", "type": "user", "content": [part]}]
+    path = tmp_path / ".gemini/tmp/p/chats/session-1.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [hit.type for hit in find(tmp_path, "needle")] == ["title"]
+
+
 def test_a_title_is_as_young_as_its_session(tmp_path: Path) -> None:
     titled(tmp_path, "s", "needle", "word one", "word two")
     last = 1795168800000 + 60_000  # 2026-11-20T10:01Z
