@@ -234,6 +234,7 @@ def _create_filler(
 ) -> str:
     loader = ["/runtime/lib/ld.so", "--library-path", "/runtime/lib"]
     python = [*loader, "/runtime/bin/python3", "-I", "-S", "/fill.py"]
+    new_for = str(UNUSED_FOR.total_seconds())
     volumes = {VOLUME: ROOT, KEY_VOLUME: "/key"}
     mounts = [
         {"Type": "volume", "Source": source, "Target": target} for source, target in volumes.items()
@@ -241,7 +242,7 @@ def _create_filler(
     return engine.create_container(
         name,
         runtime_image,
-        command=[*python, bundle.runtime, bundle.code, *sorted(keep)],
+        command=[*python, bundle.runtime, bundle.code, new_for, *sorted(keep)],
         labels={LABEL: bundle.digest, **helper.labels(name)},
         host_config={"mounts": mounts, "network_mode": "none"},
     )

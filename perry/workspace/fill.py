@@ -2,8 +2,8 @@
 
 It runs on the bundle's own Python inside a container of the runtime image, with the bundle's volume
 at /opt/perry and the key's at /key, so that a layer never travels through the host. It must not
-import anything of perry. Arguments: the runtime layer's name, the code layer's name, and the names
-of all layers to keep besides.
+import anything of perry. Arguments: the runtime layer's name, the code layer's name, the seconds
+for which a layer counts as new, and the names of all layers to keep besides.
 
 A layer appears under its name by a rename, and counts as complete once its marker is there, which
 is written last. A complete layer is never written again. A lock in the volume keeps two fillers
@@ -18,6 +18,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -29,14 +30,14 @@ RUNTIME = Path("/runtime")
 CODE = Path("/code")
 
 
-def main(runtime: str, code: str, *keep: str) -> None:
+def main(runtime: str, code: str, new_for: str, *keep: str) -> None:
     """Bring the volume to hold these layers and no others, and the key volume its key."""
     LAYERS.mkdir(exist_ok=True)
     MARKERS.mkdir(exist_ok=True)
     with (VOLUME / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         ensure_key()
-        sweep({runtime, code, *keep})
+        sweep({runtime, code, *keep}, float(new_for))
         ensure_busybox()
         ensure_layer(runtime, RUNTIME)
         ensure_layer(code, CODE)
@@ -57,10 +58,15 @@ def ensure_key() -> None:
         draft.unlink()
 
 
-def sweep(keep: set[str]) -> None:
-    """Remove the layers that nobody runs, and drafts that a killed filler left."""
+def sweep(keep: set[str], new_for: float) -> None:
+    """Remove the layers that nobody runs, and drafts that a killed filler left.
+
+    A layer that another filler completed since `keep` was listed isn't in it, and is about to be
+    run: what is younger than `new_for` seconds stays.
+    """
     for marker in MARKERS.iterdir():
-        if marker.name not in keep:
+        is_new = marker.stat().st_mtime > time.time() - new_for
+        if marker.name not in keep and not is_new:
             marker.unlink()
     for layer in LAYERS.iterdir():
         if not (MARKERS / layer.name).exists():

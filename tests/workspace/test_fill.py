@@ -51,17 +51,18 @@ class Volumes:
         (place / "code/perry/__init__.py").write_text("")
         (place / "code/perry/worker/app.py").write_text("answer = 42\n")
 
-    def start(self, *layers: str, kill_at: int = 0) -> subprocess.Popen[str]:
+    def start(self, *layers: str, kill_at: int = 0, new_for: float = 0) -> subprocess.Popen[str]:
+        arguments = [str(kill_at), *layers[:2], str(new_for), *layers[2:]]
         return subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(self.place), str(kill_at), *layers],
+            [sys.executable, "-c", DRIVER, str(self.place), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def fill(self, *layers: str, kill_at: int = 0) -> int:
+    def fill(self, *layers: str, kill_at: int = 0, new_for: float = 0) -> int:
         """Fill, and tell how often files were touched; -9 where it was killed."""
-        process = self.start(*layers, kill_at=kill_at)
+        process = self.start(*layers, kill_at=kill_at, new_for=new_for)
         said, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode in ((0, -9) if kill_at else (0,)), errors
         return int(said) if process.returncode == 0 else process.returncode
@@ -130,6 +131,14 @@ def test_what_is_named_stays_and_what_is_not_goes(volumes: Volumes) -> None:
     volumes.fill("runtime-2", "code-3", "code-1", "code-9")
     assert_filled(volumes, "runtime-2", "code-3", "code-1")
     assert volumes.states("code-1") == kept
+
+
+def test_what_another_filler_completed_a_moment_ago_stays(volumes: Volumes) -> None:
+    volumes.fill("runtime-1", "code-1")
+    volumes.fill("runtime-1", "code-2", new_for=60)
+    assert_filled(volumes, "runtime-1", "code-1", "code-2")
+    volumes.fill("runtime-1", "code-3", "code-2")
+    assert_filled(volumes, "runtime-1", "code-2", "code-3")
 
 
 def test_a_filler_killed_anywhere_vouches_for_nothing_half_made_and_the_next_completes_it(
