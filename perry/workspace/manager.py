@@ -13,12 +13,11 @@ from contextlib import ExitStack
 from perry.client.worker_client import WorkerClient
 from perry.errors import (
     EngineFailure,
-    PortTaken,
     WorkerError,
     WorkspaceConflict,
     WorkspaceNotFound,
 )
-from perry.workspace import bundle, clone, delivery, helper, image, names, options
+from perry.workspace import bundle, clone, delivery, helper, image, names, options, starting
 from perry.workspace.account import Account, read_account
 from perry.workspace.engine import CONFLICT, Engine
 from perry.workspace.exec_session import ExecSession
@@ -43,9 +42,6 @@ from perry.workspace.worker_process import stop_workers
 
 STOP_TIMEOUT = 10
 """Seconds that a workspace's own command may take to end."""
-
-PORT_TAKEN = ("port is already allocated", "address already in use")
-"""The engine's words where a published port can't be had; its status is a plain 500."""
 
 
 class WorkspaceManager:
@@ -319,21 +315,8 @@ class WorkspaceManager:
         return self._roster.require(spec.name)
 
     def _start(self, member: Member) -> Member:
-        name, container = member.name, member.container
-        try:
-            if container.state == "paused":
-                self._engine.unpause_container(container.id)
-            else:
-                self._engine.start_container(container.id)
-        except EngineFailure as failure:
-            if any(words in failure.message for words in PORT_TAKEN):
-                raise PortTaken(
-                    f"A port that '{name}' publishes is already in use: {failure.message}",
-                    hint="Publish another one (--publish HOST:CONTAINER), or free it.",
-                    workspace=name,
-                ) from failure
-            raise
-        return self._roster.require(name)
+        starting.start(self._engine, member.name, member.container)
+        return self._roster.require(member.name)
 
     def _check_agreement(self, spec: WorkspaceSpec, member: Member) -> None:
         container = member.container

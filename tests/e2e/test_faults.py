@@ -385,6 +385,7 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
     daemon_threads = True
 
+open("/tmp/spinning", "w").close()
 while True:
     try:
         Server(("0.0.0.0", 7392), Handler).serve_forever()
@@ -410,7 +411,7 @@ def test_a_worker_that_makes_no_sense_is_replaced_and_holds_nobody_up(
     script = f"""
         cd /opt/perry/layers/runtime-*
         ($PWD/{PYTHON} {arguments} >/tmp/impostor 2>&1 &)
-        {BUSYBOX} sleep 0.5
+        until [ -e /tmp/spinning ]; do {BUSYBOX} sleep 0.02; done
         exec {BUSYBOX} sh -c {shlex.quote(KILL_SERVING)}
     """
     shell(workspace, script, user="0")
