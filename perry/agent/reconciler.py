@@ -135,9 +135,11 @@ class Reconciler:
                     log.warning("the full check failed: %s", error.message)
 
     def _take(self, event: EngineEvent) -> None:
+        if event.container_id not in self._names and _may_be_new(event):
+            self.check()
         name = self._names.get(event.container_id)
-        if event.action == "start":
-            self._found(event, name)
+        if event.action == "start" and name is not None:
+            self._ensure(name).started()
             return
         if event.action == "destroy":
             self._names.pop(event.container_id, None)
@@ -161,13 +163,6 @@ class Reconciler:
                 keeper.resumed()
             case _:
                 keeper.poke()
-
-    def _found(self, event: EngineEvent, name: str | None) -> None:
-        """Take in that a container was started, which may be a workspace nobody knew of."""
-        name = name or event.labels.get(names.LABEL)
-        if name is not None:
-            self._names[event.container_id] = name
-            self._ensure(name).started()
 
     def _poke(self, name: str | None) -> None:
         keeper = self.keeper(name or "")
@@ -196,3 +191,13 @@ class Reconciler:
         with self._lock:
             if self._keepers.get(keeper.name) is keeper:
                 del self._keepers[keeper.name]
+
+
+def _may_be_new(event: EngineEvent) -> bool:
+    """Tell whether a container that nobody knew of may be a workspace; its label alone isn't one.
+
+    One without a label was adopted if a worker is started in it.
+    """
+    if event.action == "start":
+        return names.LABEL in event.labels
+    return event.action == "exec_start" and event.command.startswith(PROCESS_PREFIX)

@@ -10,6 +10,8 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -30,6 +32,7 @@ from tests.e2e.eventually import eventually
 from tests.e2e.labels import LABEL
 from tests.e2e.own_engine import OwnEngine
 from tests.e2e.own_engine import build as make_image
+from tests.e2e.running_agent import RunningAgent
 from tests.e2e.terminal import at_a_terminal
 from tests.e2e.transcripts import CLAUDE_DIRECTORY, claude_session
 
@@ -669,3 +672,37 @@ def test_the_question_says_what_would_be_lost_and_what_would_stay(
     assert code == 1
     assert f"Remove {own} (all that is in the home) and let go of {adopted.name} (" in screen
     assert "sessions stay" in screen
+
+
+# The agent daemon
+
+
+def start_on(engine: OwnEngine, image: str, name: str, **labels: str) -> None:
+    command = ["/busybox", "sleep", "300"]
+    engine.client.containers.run(image, command, detach=True, name=name, labels=labels)
+
+
+def test_the_daemon_takes_in_what_is_adopted_and_forgets_what_is_let_go(
+    bare_engine: OwnEngine, tmp_path: Path
+) -> None:
+    dockerfile = f"FROM {bare_engine.runtime} AS runtime\nFROM scratch\n"
+    dockerfile += "COPY --from=runtime /runtime/busybox /busybox\n"
+    make_image(bare_engine.client, "theirs:1", {"Dockerfile": dockerfile})
+    start_on(bare_engine, "theirs:1", "shop-app-1")
+    agent = RunningAgent(tmp_path, bare_engine.address)
+    agent.start()
+    try:
+        start_on(bare_engine, "theirs:1", "labelled", **{"perry.workspace": "theirs"})
+        start_on(bare_engine, "theirs:1", "nameless", **{"perry.workspace": "My App"})
+        agent.until_live("theirs", within=90)  # the engine is bare
+        agent.perry.ok("workspace", "adopt", "shop-app-1", "shop")
+        agent.until_live("shop", within=10)  # no full check comes to its help so soon
+        assert agent.place("My App") is None
+        agent.perry.ok("workspace", "remove", "theirs", "shop", "--yes")
+        for name in ("theirs", "shop"):
+            eventually(partial(agent.place, name), lambda it: it is None, within=PATIENCE)
+        for name in ("labelled", "shop-app-1"):
+            assert worker_processes(bare_engine.client.containers.get(name)) == []
+    finally:
+        agent.stop()
+        print(agent.log)  # noqa: T201 - shown where the test fails
