@@ -8,6 +8,7 @@ anything is found out.
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import os
 import time
 from typing import TYPE_CHECKING
@@ -18,12 +19,12 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 import perry
-from perry.agent.access import cookie_value
+from perry.agent.access import LOGIN, cookie_value
 from perry.agent.failures import broken, failed
 from perry.agent.guard import COOKIE, Guard
 from perry.agent.sessions_api import SessionsApi
 from perry.agent.workspaces_api import WorkspacesApi
-from perry.errors import PerryError
+from perry.errors import EngineError, PerryError
 from perry.protocol import Health, proof
 from perry.worker.answers import json_answer, refused
 from perry.worker.events import Streams
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
+    from starlette.types import Scope
 
     from perry.agent.daemon import Daemon
     from perry.agent.ledger import Thing
@@ -40,9 +42,16 @@ if TYPE_CHECKING:
 LONGEST_NONCE = 256  # characters
 LOGIN_LASTS = 30 * 24 * 3600  # s
 
+# A page and no redirect: a browser that was led here by another site's link would follow that
+# without the new cookie, which goes with what is clicked on this page.
 _LOGGED_IN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>perry</title>
 <p>This browser may ask the agent daemon now: <a href="/api/sessions">/api/sessions</a>.</p></html>
 """
+_LOGIN_HEADERS = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; form-action 'none'; base-uri 'none'",
+}
 
 
 def create_app(
@@ -57,21 +66,28 @@ def create_app(
 
     `hosts` are the names, besides addresses and localhost, that it goes by.
     """
-    api = Api(daemon, token, streams, stop)
     app = Starlette(
-        routes=[
-            Route("/health", api.health),
-            Route("/login", api.login),
-            Route("/api/status", api.status),
-            Route("/api/stop", api.stop, methods=["POST"]),
-            Route("/api/events", api.events),
-            *SessionsApi(daemon).routes(),
-            *WorkspacesApi(daemon).routes(),
-        ],
+        routes=routes(daemon, token, streams, stop),
         exception_handlers={HTTPException: refused, PerryError: failed, Exception: broken},
     )
     app.router.redirect_slashes = False
     return Guard(app, token, hosts)
+
+
+def routes(
+    daemon: Daemon, token: str, streams: Streams[Thing], stop: Callable[[], None]
+) -> list[Route]:
+    """Give the table of all that is answered."""
+    api = Api(daemon, token, streams, stop)
+    return [
+        Route("/health", api.health),
+        Route(LOGIN, api.login),
+        Route("/api/status", api.status),
+        Route("/api/stop", api.stop, methods=["POST"]),
+        Route("/api/events", api.events),
+        *SessionsApi(daemon).routes(),
+        *WorkspacesApi(daemon).routes(),
+    ]
 
 
 class Api:
@@ -87,19 +103,29 @@ class Api:
         self._started_at = int(time.time() * 1000)
 
     async def health(self, request: Request) -> Response:
-        """Say that the daemon runs, and prove that it has the token where asked to."""
-        nonce = request.query_params.get("challenge")
-        if nonce is not None and len(nonce) > LONGEST_NONCE:
-            raise HTTPException(400, f"challenge is longer than {LONGEST_NONCE} characters")
-        answer_to = None if nonce is None else proof(self._token, nonce)
+        """Say that the daemon runs, and prove that it has the token where asked to.
+
+        Whoever asks names the address that they ask, so that nobody can have a daemon prove in
+        their stead, between it and a client of theirs.
+        """
+        challenge = request.query_params.get("challenge")
+        answer_to = None
+        if challenge is not None:
+            if len(challenge) > LONGEST_NONCE:
+                raise HTTPException(400, f"challenge is longer than {LONGEST_NONCE} characters")
+            audience = f"{_address(request.scope)}/"
+            if not challenge.startswith(audience):
+                raise HTTPException(400, f"challenge must begin with {audience}")
+            answer_to = proof(self._token, challenge)
         return json_answer(Health(status="ok", version=perry.__version__, proof=answer_to))
 
     async def login(self, request: Request) -> Response:
         """Let a browser in that has the token in its link, from then on by a cookie."""
-        if not _is(request.query_params.get("token", ""), self._token):
-            words = "this link is not this daemon's: perry agent status shows the right one"
-            return json_answer({"error": words}, 401)
-        answer = HTMLResponse(_LOGGED_IN, headers={"Referrer-Policy": "no-referrer"})
+        given = request.query_params.get("token", "")
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            words = "this link is not this daemon's: perry agent token --link shows it"
+            return json_answer({"error": words}, 401, _LOGIN_HEADERS)
+        answer = HTMLResponse(_LOGGED_IN, headers=_LOGIN_HEADERS)
         answer.set_cookie(
             COOKIE,
             cookie_value(self._token),
@@ -111,7 +137,7 @@ class Api:
 
     async def status(self, _: Request) -> Response:
         """Say how the daemon, the engine and every place are."""
-        problem, host = self._daemon.reconciler.problem, self._daemon.host
+        problem, host = self._engine_problem(), self._daemon.host
         return json_answer(
             {
                 "version": perry.__version__,
@@ -122,6 +148,13 @@ class Api:
                 "places": self._daemon.mirror.places(),
             }
         )
+
+    def _engine_problem(self) -> EngineError | None:
+        try:
+            _ = self._daemon.reconciler.manager
+        except EngineError as error:
+            return error  # never reached so far
+        return self._daemon.reconciler.problem
 
     async def stop(self, _: Request) -> Response:
         """End the daemon; workers and workspaces go on."""
@@ -146,5 +179,10 @@ def told(change: Change[Thing]) -> object:
     raise ValueError(change.key)
 
 
-def _is(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode(), token.encode())
+def _address(scope: Scope) -> str:
+    """Give the address and port at which a request came in, as a URL has them."""
+    host, port = scope["server"]
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"  # noqa: PLR2004 - IPv6

@@ -2,29 +2,42 @@
 
 It stands before the routes, so that nothing behind it can forget to ask. A web page elsewhere can
 make a browser send requests here: it is refused by the Origin and Sec-Fetch-Site that browsers add,
-and a name of its own that was made to resolve to this machine by the Host header. It must not know
-what the routes do.
+and a name of its own that was made to resolve to this machine by the Host header. Browsers don't
+tell ports apart when they send cookies, so pages on other ports of this machine are foreign too.
+It must not know what the routes do.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-from http.cookies import CookieError, SimpleCookie
+import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from perry.agent.access import cookie_value
+from perry.agent.access import LOGIN, cookie_value
 from perry.worker.answers import json_answer
 
 if TYPE_CHECKING:
     from starlette.responses import Response
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OPEN_PATHS = frozenset({"/health", "/login"})
+OPEN_PATHS = frozenset({"/health", LOGIN})
 COOKIE = "perry_agent"
+
 STRANGERS = frozenset({b"cross-site", b"same-site"})
 """What browsers say of requests that pages of other origins make."""
+
+ONCE = (b"host", b"origin", b"sec-fetch-site", b"authorization", b"cookie")
+"""Headers that decide: of two of a kind, neither can be trusted."""
+
+HARDENING = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+)
+"""With every answer: no page of another origin may use it as its script, image or frame."""
+
+_HOST = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:@/?#\\]+))(?::[0-9]{1,5})?")
 
 
 class Guard:
@@ -36,36 +49,43 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str, hosts: frozenset[str]) -> None:
         self._app = app
         self._token = token.encode()
-        self._cookie = cookie_value(token)
+        self._cookie = cookie_value(token).encode()
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+
+        async def harden(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HARDENING]
+            await send(message)
+
+        await (self._refusal(scope) or self._app)(scope, receive, harden)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        host = _header(scope, b"host").decode("latin-1").lower()
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        given = {name: value for name, value in headers if name in ONCE}
+        if len(given) < sum(name in ONCE for name, _ in headers):
+            return json_answer({"error": "a header that may be given once is given twice"}, 400)
+        host = given.get(b"host", b"").decode("latin-1").lower()
         if not self._is_ours(host):
-            return json_answer({"error": "this daemon doesn't go by that name"}, 403)
-        origin = _header(scope, b"origin")
-        if origin and origin.decode("latin-1").lower() != f"http://{host}":
+            words = "this daemon doesn't go by that name: ask it by its address"
+            return json_answer({"error": words}, 403)
+        if _is_foreign(scope, given, host):
             return json_answer({"error": "other pages may not ask this daemon"}, 403)
-        if _header(scope, b"sec-fetch-site") in STRANGERS:
-            return json_answer({"error": "other pages may not ask this daemon"}, 403)
-        if scope["path"] not in OPEN_PATHS and not self._is_authorised(scope):
+        if scope["path"] not in OPEN_PATHS and not self._is_authorised(given):
             words = "a token is needed: perry agent token shows it"
             return json_answer({"error": words}, 401, {"WWW-Authenticate": "Bearer"})
-        if b"%2f" in scope.get("raw_path", b"").lower():
+        if b"%2f" in scope["raw_path"].lower():
             return json_answer({"error": "Not Found"}, 404)
         return None
 
     def _is_ours(self, host: str) -> bool:
         """Tell whether a Host header names this machine; an address can't be made to lie."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
+        match = _HOST.fullmatch(host)
+        if match is None:
             return False
+        name = match[1] or match[2]
         if name == "localhost" or name in self._hosts:
             return True
         try:
@@ -74,19 +94,30 @@ class Guard:
             return False
         return True
 
-    def _is_authorised(self, scope: Scope) -> bool:
-        scheme, _, credentials = _header(scope, b"authorization").partition(b" ")
-        if scheme:
+    def _is_authorised(self, given: dict[bytes, bytes]) -> bool:
+        """Tell in constant time whether a request has the token, or else the cookie."""
+        if b"authorization" in given:
+            scheme, _, credentials = given[b"authorization"].partition(b" ")
             fits = hmac.compare_digest(credentials.strip(), self._token)
             return fits and scheme.lower() == b"bearer"
-        try:
-            cookies = SimpleCookie(_header(scope, b"cookie").decode("latin-1"))
-        except CookieError:
-            return False
-        given = cookies[COOKIE].value if COOKIE in cookies else ""
-        return hmac.compare_digest(given.encode(), self._cookie.encode())
+        # Whatever else on this machine sets cookies: none of them, of whatever shape, hides ours.
+        cookies = (one.strip().partition(b"=") for one in given.get(b"cookie", b"").split(b";"))
+        return any(
+            name == COOKIE.encode() and hmac.compare_digest(value, self._cookie)
+            for name, _, value in cookies
+        )
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
-    values: list[bytes] = [value for key, value in scope["headers"] if key == name]
-    return values[0] if len(values) == 1 else b""  # given twice, neither can be trusted
+def _is_foreign(scope: Scope, given: dict[bytes, bytes], host: str) -> bool:
+    """Tell whether a page of another origin makes a request, as far as a browser says so.
+
+    A link that was clicked there leads to the login and nowhere else: it has to have the token.
+    """
+    origin = given.get(b"origin", b"").decode("latin-1").lower()
+    if origin and origin != f"http://{host}":
+        return True
+    if given.get(b"sec-fetch-site") not in STRANGERS:
+        return False
+    is_click = (b"sec-fetch-mode", b"navigate") in scope["headers"]
+    in_a_tab = (b"sec-fetch-dest", b"document") in scope["headers"]
+    return not (scope["path"] == LOGIN and is_click and in_a_tab)

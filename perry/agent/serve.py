@@ -7,6 +7,7 @@ the daemon answers.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import signal
@@ -16,19 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from perry.agent.access import ensure_token, state_directory
+from perry.agent.access import ensure_token, login_link, state_directory
 from perry.agent.app import create_app, told
 from perry.agent.daemon import Daemon
 from perry.client.agent_client import AgentClient
 from perry.errors import AgentRunning, PerryError, PortInUse
+from perry.protocol import AGENT_PORT
 from perry.worker.events import Streams
-from perry.worker.serve import listen, log_through, serve_app, url_of
+from perry.worker.serve import listen, log_through, serve_app
 from perry.workspace.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+log = logging.getLogger(__name__)
+
 LOOPBACK = "127.0.0.1"
+
+BY_LOOPBACK = frozenset({"localhost", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound to
+"""Hosts at which this machine is asked by the loopback address.
+
+A browser sends the cookie of `localhost` to whatever else is there: most of what people develop.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,14 +69,16 @@ def run(
     try:
         listener = listen(host, port)
     except PortInUse as error:
-        raise _running(port, token) or error from error
-    with closing(listener):
+        raise _running(host, port, token) or error from error
+    with closing(listener), closing(listener.dup()):  # the port is kept until all has ended
         port = listener.getsockname()[1]
         daemon = Daemon(directory, port, home=Path.home(), env=env, connect=Engine.connect)
         streams = Streams(daemon.ledger.journal, told)
         app = create_app(daemon, token, streams, hosts=frozenset({host.lower()}), stop=_stop)
-        url = url_of(host, listener)
-        on_listening(Listening(url, f"{url}/login?token={token}"))
+        url = _url(host, port)
+        if not _is_loopback(host):
+            log.warning("others can reach %s too, and what is sent there is not encrypted", url)
+        on_listening(Listening(url, login_link(url, token)))
         daemon.start()
         serve_app(app, listener, streams)
         daemon.stop()
@@ -80,15 +92,28 @@ def _stop() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _running(port: int, token: str) -> PerryError | None:
+def _url(host: str, port: int) -> str:
+    shown = LOOPBACK if host in BY_LOOPBACK else host
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _running(host: str, port: int, token: str) -> PerryError | None:
     """Say which daemon has the port, None where something else has it."""
-    url = f"http://{LOOPBACK}:{port}"
+    url = _url(host, port)
     try:
         with AgentClient(url, token) as client:
             pid = client.status().pid
     except PerryError:
         return None  # no daemon of this user's: the port's own error says what to do
+    option = "" if port == AGENT_PORT else f" --port {port}"
     return AgentRunning(
         f"An agent daemon runs already at {url} (process {pid})",
-        hint="perry agent status shows how it is; perry agent stop ends it.",
+        hint=f"perry agent status{option} shows how it is; perry agent stop{option} ends it.",
     )

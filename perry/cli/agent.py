@@ -51,7 +51,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; logs go to stderr.
 
-    The link that is printed lets a browser in. Whoever has it may do anything on this engine.
+    At a terminal the link is printed that lets a browser in. Whoever has it may do anything on
+    this engine.
     """
     from perry.agent.serve import run  # noqa: PLC0415  # loads a server
 
@@ -60,7 +61,9 @@ def serve(
 
 def _greet(listening: Listening) -> None:
     render.line(f"agent daemon at {listening.url}")
-    render.line(f"  in a browser: {listening.login}")
+    # What isn't a terminal is a log, which others may read.
+    link = listening.login if sys.stdout.isatty() else "perry agent token --link shows the link"
+    render.line(f"  in a browser: {link}")
     render.line("  Ctrl-C ends it; workspaces and workers go on")
     sys.stdout.flush()
 
@@ -83,21 +86,28 @@ def stop(port: Port = AGENT_PORT) -> None:
         with _client(port) as client:
             client.stop()
     except AgentUnreachable:
-        render.line("no agent daemon runs")
+        render.line("no agent daemon of yours runs")
         return
     render.line("stopped the agent daemon")
 
 
 @app.command(
     epilog=examples(
-        'curl -H "Authorization: Bearer $(perry agent token)" localhost:7391/api/status'
+        "perry agent token --link",
+        'curl -H "Authorization: Bearer $(perry agent token)" localhost:7391/api/status',
     )
 )
-def token() -> None:
+def token(
+    link: Annotated[
+        bool, typer.Option("--link", help="Print the link that lets a browser in.")
+    ] = False,
+    port: Port = AGENT_PORT,
+) -> None:
     """Print the daemon's token. Whoever has it may do anything on this engine."""
-    from perry.agent.access import ensure_token, state_directory  # noqa: PLC0415  # a library
+    from perry.agent.access import ensure_token, login_link, state_directory  # noqa: PLC0415  # a library
 
-    render.line(ensure_token(state_directory()))
+    found = ensure_token(state_directory())
+    render.line(login_link(f"http://{LOOPBACK}:{port}", found) if link else found)
 
 
 def _client(port: int) -> AgentClient:

@@ -1,13 +1,18 @@
 """The agent daemon's API, as far as the command line asks it.
 
 The daemon has to prove that it has this user's token before it is sent, as a worker has: another
-user's process may be listening on its port. This module must not know how the token was found.
+user's process may be listening on its port. That process may even ask the daemon on its real port
+for the proof; so what is to be proved names the address that was asked, and the daemon proves
+nothing that names another. This module must not know how the token was found.
 """
 
 from __future__ import annotations
 
 import contextlib
+import socket
+import time
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,8 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-TIMEOUT = 5.0  # s that a daemon may be silent
+TIMEOUT = 3.0  # s that a daemon may be silent
 CONNECT_TIMEOUT = 1.0  # s
+END_PATIENCE = 10.0  # s that a daemon may take to end
+POLL = 0.02  # s
 
 
 class AgentEngine(msgspec.Struct, frozen=True):
@@ -52,7 +59,7 @@ class AgentStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AgentClient:
-    """Asks the daemon at a base URL; a context manager.
+    """Asks the daemon at a base URL, whose host is an address; a context manager.
 
     Every method may raise AgentUnreachable and AgentError.
     """
@@ -66,6 +73,7 @@ class AgentClient:
             transport=over_tcp,
             timeout=TIMEOUT,
             connect_timeout=CONNECT_TIMEOUT,
+            audience=f"{urlsplit(url).netloc}/",
         )
 
     def __enter__(self) -> Self:
@@ -81,25 +89,55 @@ class AgentClient:
 
     def status(self) -> AgentStatus:
         """Ask how the daemon is."""
-        with self._errors():
-            answer = self._channel.ask("GET", "/api/status")
-            if answer.status != OK:
-                raise AgentError(f"The agent daemon answered {answer.status}: {words_in(answer)}")
-            return msgspec.json.decode(answer.body, type=AgentStatus)
+        body = self._ask("GET", "/api/status")
+        try:
+            return msgspec.json.decode(body, type=AgentStatus)
+        except msgspec.DecodeError as error:
+            raise AgentError(
+                f"What the agent daemon at {self._url} says of itself makes no sense: {error}",
+                hint="It may be of another version: perry agent stop, then perry agent serve.",
+            ) from error
 
     def stop(self) -> None:
-        """Ask the daemon to end."""
+        """Ask the daemon to end, and return when it has."""
+        self._ask("POST", "/api/stop")
+        deadline = time.monotonic() + END_PATIENCE
+        while self._is_listening():
+            if time.monotonic() > deadline:
+                raise AgentError(
+                    f"The agent daemon at {self._url} still runs after {END_PATIENCE:g} s",
+                    hint="perry agent status shows its process, which can be killed.",
+                )
+            time.sleep(POLL)
+
+    def _is_listening(self) -> bool:
+        """Tell whether anybody has the port; the daemon keeps it until it has ended."""
+        address = urlsplit(self._url)
+        try:
+            socket.create_connection((address.hostname, address.port), CONNECT_TIMEOUT).close()
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def _ask(self, method: str, path: str) -> bytes:
         with self._errors():
-            answer = self._channel.ask("POST", "/api/stop")
-            if answer.status != OK:
-                raise AgentError(f"The agent daemon answered {answer.status}: {words_in(answer)}")
+            self._channel.prove()  # once: who isn't there now is not waited for
+            answer = self._channel.ask(method, path)
+        if answer.status != OK:
+            raise AgentError(f"The agent daemon answered {answer.status}: {words_in(answer)}")
+        return answer.body
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (WorkerFailure, msgspec.DecodeError) as error:
-            raise AgentError(f"What answers at {self._url} makes no sense: {error}") from error
+        except WorkerFailure as error:
+            raise AgentError(
+                f"What the agent daemon at {self._url} answers can't be read",
+                hint="perry agent stop ends it; perry agent serve starts one.",
+            ) from error
         except WorkerError as error:
             raise AgentUnreachable(
                 f"No agent daemon of yours answers at {self._url}",

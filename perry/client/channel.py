@@ -70,6 +70,7 @@ class Channel:
 
     `timeout` is how many seconds the worker may be silent, `connect_timeout` how many a connection
     may take. The proof counts for a connection, so `transport` makes one that keeps one at a time.
+    What is to be proved begins with `audience`, for who proves nothing that is meant for others.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Channel:
         timeout: float,
         connect_timeout: float = CONNECT_TIMEOUT,
         largest_answer: int = LARGEST_ANSWER,
+        audience: str = "",
     ) -> None:
         self._workspace = workspace
+        self._audience = audience
         self._address = base_url
         self._token = token
         self._timeout = timeout
@@ -199,7 +202,7 @@ class Channel:
         )
 
     def _prove(self) -> Answer:
-        nonce = secrets.token_hex(16)
+        nonce = self._audience + secrets.token_hex(16)
         answer = self._send("GET", "/health", {"challenge": nonce}, self._timeout, token=None)
         if self._token is not None and not is_proof(self._token, nonce, _proof_in(answer)):
             raise WorkerUntrusted(
@@ -243,6 +246,12 @@ class Channel:
                 if token is not None:
                     raise _NewConnection
 
+        if self._http.is_closed:  # by another thread, which has lost the worker
+            raise WorkerUnreachable(
+                f"The connection to the worker of {self._workspace} was closed meanwhile.",
+                hint="Try again in a moment.",
+                workspace=self._workspace,
+            )
         request = self._http.build_request(
             method,
             path,

@@ -21,7 +21,7 @@ class Told(NamedTuple):
 
 
 class Subscriber:
-    """One connection with `GET /events` sent on it; nothing is read until asked for."""
+    """One connection with `GET` sent on it for events; nothing is read until asked for."""
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Subscriber:
         last_event_id: str | None = None,
         token: str = TOKEN,
         receive_buffer: int | None = None,
+        path: str = "/events",
     ) -> None:
         self.comments = 0
         self._socket = socket.socket()
@@ -41,7 +42,7 @@ class Subscriber:
         query = "" if since is None else f"?since={since}"
         last = "" if last_event_id is None else f"Last-Event-ID: {last_event_id}\r\n"
         self._socket.sendall(
-            f"GET /events{query} HTTP/1.1\r\nHost: localhost\r\n"
+            f"GET {path}{query} HTTP/1.1\r\nHost: localhost\r\n"
             f"Authorization: Bearer {token}\r\n{last}\r\n".encode()
         )
         self._events = self._read()
