@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perry.errors import (
+    BuildError,
+    CloneFailed,
     EngineFailure,
     EngineUnreachable,
     ForeignContainer,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+NOT_NOW = 503
+
 STATUSES: tuple[tuple[type[PerryError], int], ...] = (
     (UsageError, 400),
     (WorkspaceNotFound, 404),
@@ -39,10 +43,12 @@ STATUSES: tuple[tuple[type[PerryError], int], ...] = (
     (ForeignContainer, 409),
     (ImageUnusable, 409),
     (PortTaken, 409),
-    (EngineUnreachable, 503),
+    (EngineUnreachable, NOT_NOW),
     (EngineFailure, 502),
+    (BuildError, 502),
+    (CloneFailed, 502),
     (WorkerFailure, 502),
-    (WorkerError, 503),
+    (WorkerError, NOT_NOW),
 )
 """The first that fits counts; anything else of perry's is 500."""
 
@@ -54,7 +60,7 @@ def told(error: PerryError) -> dict[str, str | None]:
 
 def status_of(error: PerryError) -> int:
     """Return the HTTP status of an error."""
-    if isinstance(error, WorkerFailure) and error.status in {400, 503}:
+    if isinstance(error, WorkerFailure) and error.status in {400, NOT_NOW}:
         return error.status
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
@@ -62,7 +68,13 @@ def status_of(error: PerryError) -> int:
 async def failed(_: Request, error: Exception) -> Response:
     """Answer a PerryError."""
     assert isinstance(error, PerryError)  # noqa: S101 - Starlette's type is wider than its calls
-    return json_answer(told(error), status_of(error))
+    return answer_to(error)
+
+
+def answer_to(error: PerryError) -> Response:
+    """Answer with an error: what may be asked again in a moment says so."""
+    status = status_of(error)
+    return json_answer(told(error), status, {"Retry-After": "1"} if status == NOT_NOW else None)
 
 
 async def broken(_: Request, error: Exception) -> Response:

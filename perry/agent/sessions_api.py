@@ -8,6 +8,7 @@ are reached.
 from __future__ import annotations
 
 import functools
+import logging
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,23 @@ from starlette.routing import Route
 
 from perry.agent.failures import told
 from perry.agent.models import PlacedSession, placed
-from perry.errors import PerryError, WorkerUnreachable
+from perry.client.local_client import LocalClient
+from perry.errors import PerryError, WorkerUnreachable, WorkspaceNotRunning
 from perry.protocol import DEFAULT_PAGE
 from perry.sessions.models import Hit
+from perry.sessions.records import epoch
 from perry.sessions.search import LONGEST_QUERY, MOST_HITS, words_in
-from perry.worker.answers import asked_agent, flag, has_tag, in_thread, json_answer, number
+from perry.worker.answers import (
+    asked_agent,
+    flag,
+    has_tag,
+    in_thread,
+    json_answer,
+    number,
+    raw_answer,
+)
 from perry.worker.encoding import encode
+from perry.workspace.names import HOST
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -35,6 +47,8 @@ if TYPE_CHECKING:
     from perry.agent.models import Place
     from perry.client.session_client import SessionClient
     from perry.sessions.models import SearchPage
+
+log = logging.getLogger(__name__)
 
 SEARCH_PATIENCE = 30.0
 """Seconds that all places together have for a search; who needs longer is named in the answer."""
@@ -72,13 +86,10 @@ class SessionsApi:
     async def sessions(self, request: Request) -> Response:
         """List sessions, newest activity first, and how each place is known."""
         limit, offset = number(request, "limit"), number(request, "offset") or 0
-        workspace = request.query_params.get("workspace") or None
         agent, children = asked_agent(request), flag(request, "children")
-        version, places = self._mirror.version, self._mirror.places()
-        if workspace is not None:
-            places = tuple(place for place in places if place.name == workspace)
-            if not places:
-                raise HTTPException(404, f"there is no workspace '{workspace}'")
+        # Taken before the list: a change in between makes the tag too old, never too new.
+        version = self._mirror.version
+        workspace, places = self._asked_places(request)
         tag = self._tag(version, places)
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if has_tag(request, tag):
@@ -86,12 +97,23 @@ class SessionsApi:
         found = self._mirror.sessions(workspace=workspace, agent=agent, children=children)
         if offset or limit is not None:
             page = found[offset : None if limit is None else offset + limit]
-            return json_answer(_listing(page, len(found), places), headers=headers)
+            body = await in_thread(encode, _listing(page, len(found), places))
+            return raw_answer(body, headers=headers)
         listed, listed_places, body = self._listed
         if listed is not found or listed_places != places:
             body = await in_thread(encode, _listing(found, len(found), places))
             self._listed = found, places, body
-        return Response(body, headers=headers, media_type="application/json")
+        return raw_answer(body, headers=headers)
+
+    def _asked_places(self, request: Request) -> tuple[str | None, tuple[Place, ...]]:
+        """Read which place is asked for, and give it, or all. Raises HTTPException 404."""
+        workspace = request.query_params.get("workspace") or None
+        if workspace is None:
+            return None, self._mirror.places()
+        place = self._mirror.place(workspace)
+        if place is None:
+            raise HTTPException(404, f"there is no workspace '{workspace}'")
+        return workspace, (place,)
 
     def _tag(self, version: int, places: tuple[Place, ...]) -> str:
         digest = blake2b(msgspec.json.encode(places), digest_size=8).hexdigest()
@@ -111,7 +133,11 @@ class SessionsApi:
             return placed(self._daemon.client(name).get_session(session_id, agent=agent), name)
 
         def delete() -> None:
-            self._daemon.client(name).delete_session(session_id, agent=agent)
+            client = self._daemon.client(name)
+            if name != HOST and isinstance(client, LocalClient):
+                client.get_session(session_id, agent=agent)  # one that isn't there is 404
+                raise _only_copied(name)
+            client.delete_session(session_id, agent=agent)
 
         if request.method == "DELETE":
             await in_thread(delete)
@@ -123,30 +149,32 @@ class SessionsApi:
         """Give one page of a session's messages; `offset` counts back from the newest."""
         name, session_id = request.path_params["name"], request.path_params["id"]
         limit, offset = number(request, "limit"), number(request, "offset") or 0
-        page = await in_thread(
-            lambda: self._daemon.client(name).list_messages(
+
+        def encoded() -> bytes:
+            page = self._daemon.client(name).list_messages(
                 session_id,
                 limit=DEFAULT_PAGE if limit is None else limit,
                 offset=offset,
                 agent=asked_agent(request),
             )
-        )
-        answer: dict[str, object] = {"workspace": name, **msgspec.structs.asdict(page)}
-        return json_answer({**answer, "place": self._mirror.place(name)})
+            answer: dict[str, object] = {"workspace": name, **msgspec.structs.asdict(page)}
+            return encode({**answer, "place": self._mirror.place(name)})
+
+        return raw_answer(await in_thread(encoded))
 
     async def search(self, request: Request) -> Response:
         """Find words in the sessions of every place, or of one; who couldn't be asked is named."""
         query, limit = request.query_params.get("q", ""), number(request, "limit")
         if not words_in(query) or len(query) > LONGEST_QUERY:
             raise HTTPException(400, f"q must be 1 to {LONGEST_QUERY} characters of words")
-        workspace = request.query_params.get("workspace") or None
-        names = [workspace] if workspace else [place.name for place in self._mirror.places()]
+        limit = DEFAULT_PAGE if limit is None else min(limit, MOST_HITS)
+        names = [place.name for place in self._asked_places(request)[1]]
         ask = functools.partial(
             _search,
             words=query,
             agent=asked_agent(request),
             since=number(request, "since"),
-            limit=DEFAULT_PAGE if limit is None else min(limit, MOST_HITS),
+            limit=limit,
         )
         pages: dict[str, SearchPage] = {}
         failures: dict[str, PerryError] = {name: _too_late(name) for name in names}
@@ -160,6 +188,10 @@ class SessionsApi:
                 )
             except PerryError as error:
                 failures[name] = error
+            except Exception as error:
+                # One place that can't be searched must not hide what is found in all the others.
+                log.exception("searching %s failed", name)
+                failures[name] = PerryError(f"the daemon failed: {type(error).__name__}")
             else:
                 del failures[name]
 
@@ -167,7 +199,7 @@ class SessionsApi:
             async with anyio.create_task_group() as group:
                 for name in names:
                     group.start_soon(search_one, name)
-        return json_answer(_found(pages, failures))
+        return raw_answer(await in_thread(lambda: encode(_found(pages, failures, limit))))
 
 
 def _listing(page: Listing, total: int, places: tuple[Place, ...]) -> object:
@@ -181,20 +213,43 @@ def _search(
         return client.search(words, agent=agent, since=since, limit=limit)
 
 
-def _found(pages: dict[str, SearchPage], failures: dict[str, PerryError]) -> object:
-    """Join what was found, the newest message first."""
+def _found(pages: dict[str, SearchPage], failures: dict[str, PerryError], limit: int) -> object:
+    """Join what was found, the newest message first, and cut it where one place's would be cut."""
+    sessions = {
+        (name, one.agent_type, one.id): placed(one, name)
+        for name, page in pages.items()
+        for one in page.sessions
+    }
     hits = [
         PlacedHit(*msgspec.structs.astuple(hit), workspace=name)
         for name, page in pages.items()
         for hit in page.hits
+        if (name, hit.agent_type, hit.session_id) in sessions  # a workspace may say anything
     ]
-    hits.sort(key=lambda hit: hit.timestamp or "", reverse=True)
-    sessions = [placed(one, name) for name, page in pages.items() for one in page.sessions]
+
+    def moment(hit: PlacedHit) -> int:
+        known = epoch(hit.timestamp)
+        return sessions[_session_of(hit)].last_activity if known is None else known
+
+    hits = sorted(hits, key=moment, reverse=True)[:limit]
+    hit_sessions = dict.fromkeys(_session_of(hit) for hit in hits)
     return {
         "hits": hits,
-        "sessions": sessions,
+        "sessions": [sessions[key] for key in hit_sessions],
         "failures": [{**told(error), "workspace": name} for name, error in failures.items()],
     }
+
+
+def _session_of(hit: PlacedHit) -> tuple[str, str, str]:
+    return hit.workspace, hit.agent_type, hit.session_id
+
+
+def _only_copied(name: str) -> WorkspaceNotRunning:
+    return WorkspaceNotRunning(
+        f"The sessions of '{name}' are read from a snapshot, in which none can be deleted",
+        hint=f"Its worker can delete them: perry workspace start {name}",
+        workspace=name,
+    )
 
 
 def _too_late(name: str) -> PerryError:
