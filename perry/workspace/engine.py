@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any, BinaryIO
@@ -99,6 +100,11 @@ class Engine:
         """The architecture of the images the engine runs, in Docker's words (`amd64`)."""
         with _translated():
             return str(self._api.version()["Arch"])
+
+    @property
+    def api_version(self) -> str:
+        """The version of its API that the engine is asked in (`1.41`)."""
+        return str(self._api.api_version)
 
     @cached_property
     def id(self) -> str:
