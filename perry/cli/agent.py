@@ -71,7 +71,7 @@ def _greet(listening: Listening) -> None:
 @app.command(epilog=examples("perry agent status", "perry agent status --json"))
 def status(port: Port = AGENT_PORT, json: Json = False) -> None:
     """Show how the daemon is, and how it knows each workspace's sessions."""
-    with _client(port) as client:
+    with connect(port) as client:
         found = client.status()
     if json:
         render.as_json(msgspec.to_builtins(found))
@@ -83,7 +83,7 @@ def status(port: Port = AGENT_PORT, json: Json = False) -> None:
 def stop(port: Port = AGENT_PORT) -> None:
     """End the daemon; workspaces and workers go on. One that isn't there counts as ended."""
     try:
-        with _client(port) as client:
+        with connect(port) as client:
             client.stop()
     except AgentUnreachable:
         render.line("no agent daemon of yours runs")
@@ -110,7 +110,8 @@ def token(
     render.line(login_link(f"http://{LOOPBACK}:{port}", found) if link else found)
 
 
-def _client(port: int) -> AgentClient:
+def connect(port: int) -> AgentClient:
+    """Make a client of this user's daemon. Raises AgentUnreachable where none ever ran."""
     from perry.agent.access import read_token, state_directory  # noqa: PLC0415  # a library
     from perry.client.agent_client import AgentClient  # noqa: PLC0415  # loads HTTP
 

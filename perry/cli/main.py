@@ -35,6 +35,7 @@ GROUPS: Mapping[str, str] = {
     "agent": "perry.cli.agent",
     "worker": "perry.cli.worker",
     "image": "perry.cli.image",
+    "doctor": "perry.cli.doctor",
     "uninstall": "perry.cli.uninstall",
 }
 """Each command of the first level, and the module whose `app` it is."""

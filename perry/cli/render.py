@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 import typer
 
+from perry.cli import diagnosis as diagnosis_lines
 from perry.cli.fleet import NONE_RUNNING, Found, Gathered, short_ids, whereabouts
 from perry.cli.text import (
     Column,
@@ -35,6 +36,7 @@ from perry.workspace import names
 if TYPE_CHECKING:
     from perry.client.agent_client import AgentStatus
     from perry.sessions.models import Message, Session
+    from perry.workspace.doctor.finding import Finding
     from perry.workspace.models import Installed, Overlooked, Ready, Removed, Worker
 
 
@@ -274,6 +276,22 @@ def uninstalled(gone: Installed) -> None:
         return
     line("removed from the engine:")
     installation(gone)
+
+
+def finding(one: Finding, *, after: Finding | None) -> None:
+    """Show what a check found, below a heading where it is about something else than `after`."""
+    if after is None or (after.subject, after.workspace) != (one.subject, one.workspace):
+        if after is not None:
+            line()
+        line(diagnosis_lines.heading(one, styled))
+    for text in diagnosis_lines.lines(one, room(), styled):
+        line(text)
+
+
+def diagnosis(findings: Sequence[Finding]) -> None:
+    """Show, after all findings, how many are bad."""
+    line()
+    line(diagnosis_lines.summary(findings))
 
 
 def _print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:

@@ -26,7 +26,7 @@ from perry.errors import BuildError
 from perry.workspace import archive, helper, image
 from perry.workspace.engine import Engine
 from perry.workspace.models import Step
-from perry.workspace.objects import Container, ListedContainer
+from perry.workspace.objects import Container, Image, ListedContainer
 
 LABEL = "perry.bundle"
 """Marks the bundle's volume and its fillers; its value is the bundle's digest there."""
@@ -113,11 +113,20 @@ def ensure_bundle(engine: Engine) -> Generator[Step, None, Bundle]:
     Builds the runtime image where it is missing. Raises BuildError.
     """
     runtime = yield from image.ensure_runtime(engine)
-    bundle = Bundle(f"runtime-{runtime.id.removeprefix('sha256:')[:12]}", f"code-{code_digest()}")
+    bundle = _bundle_of(runtime)
     if not is_complete(engine, bundle):
         yield Step("bundle", "progress", "filling the engine's bundle volume")
         _fill(engine, bundle, runtime.id)
     return bundle
+
+
+def find_bundle(engine: Engine) -> Bundle | None:
+    """Return this perry's bundle, whether the engine holds it or not yet.
+
+    None where its runtime image, of which it is made, is not there.
+    """
+    runtime = engine.get_image(image.runtime_reference())
+    return None if runtime is None else _bundle_of(runtime)
 
 
 def is_complete(engine: Engine, bundle: Bundle) -> bool:
@@ -134,7 +143,7 @@ def prune(engine: Engine, bundle: Bundle) -> None:
     helper.remove_abandoned(engine)
     others = [
         keeper
-        for keeper in _keepers(engine)
+        for keeper in list_keepers(engine)
         if keeper.name != bundle.keeper and helper.age(keeper) > UNUSED_FOR
     ]
     unused = unused_of(engine, others)
@@ -186,9 +195,14 @@ def keeper_for_key(engine: Engine, bundle: Bundle) -> Container:
     return keeper
 
 
-def _keepers(engine: Engine) -> list[ListedContainer]:
+def list_keepers(engine: Engine) -> list[ListedContainer]:
+    """List the containers that say that a bundle's layers are complete, any version's."""
     found = engine.list_containers(LABEL)
     return [container for container in found if container.name.startswith("perry-bundle-")]
+
+
+def _bundle_of(runtime: Image) -> Bundle:
+    return Bundle(f"runtime-{runtime.id.removeprefix('sha256:')[:12]}", f"code-{code_digest()}")
 
 
 def _layers_of(keeper: ListedContainer) -> tuple[str, str]:
@@ -204,7 +218,7 @@ def _fill(engine: Engine, bundle: Bundle, runtime_image: str) -> None:
     helper.remove_abandoned(engine)
     engine.create_volume(VOLUME, {LABEL: ""})
     engine.create_volume(KEY_VOLUME, {KEY_LABEL: ""})
-    kept = {layer for keeper in _keepers(engine) for layer in _layers_of(keeper)}
+    kept = {layer for keeper in list_keepers(engine) for layer in _layers_of(keeper)}
     name = helper.new_name("fill")
     try:
         filler = _create_filler(engine, name, bundle, runtime_image, kept)

@@ -41,7 +41,8 @@ _OURS = re.compile(rf"(?:{WORKSPACE_REPOSITORY}|{RUNTIME_REPOSITORY}):(?:latest|
 _LOCK = "worker-requirements.txt"
 _RECIPE = ("Dockerfile", "make-runtime", "base.sh", _LOCK)
 _WHEEL_PLATFORMS = ("manylinux_2_17", "manylinux2014", "manylinux_2_28")
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""The architectures that there is a worker for, in Docker's words and in those of wheels."""
 
 
 def ensure_image(
@@ -236,11 +237,11 @@ def _bootstrap(engine: Engine, pull_failure: EngineFailure) -> None:
 
 def _resolve_wheels(site: Path, architecture: str) -> None:
     """Unpack the worker's pinned dependencies, built for the image's Python, into a folder."""
-    machine = _MACHINES.get(architecture)
+    machine = MACHINES.get(architecture)
     if machine is None:
         raise BuildError(
             f"perry has no worker for an engine of architecture {architecture}",
-            hint=f"It has one for {' and '.join(sorted(_MACHINES))}.",
+            hint=f"It has one for {' and '.join(sorted(MACHINES))}.",
         )
     platforms = [f"--platform={platform}_{machine}" for platform in _WHEEL_PLATFORMS]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

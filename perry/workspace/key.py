@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from pathlib import Path
 
 from perry.errors import BuildError
 from perry.workspace import cache
@@ -31,7 +32,14 @@ def cached(engine: Engine) -> bytes | None:
 
 
 def read(engine: Engine, keeper_id: str) -> bytes:
-    """Read the engine's key through a container that mounts its volume, and cache it.
+    """Return the engine's own key, as `stored` does, and cache it."""
+    key = stored(engine, keeper_id)
+    cache.write("keys", engine.id, _born(engine) + b"\n" + key)
+    return key
+
+
+def stored(engine: Engine, keeper_id: str) -> bytes:
+    """Read the engine's key through a container that mounts its volume.
 
     Raises BuildError where the volume holds none.
     """
@@ -41,8 +49,12 @@ def read(engine: Engine, keeper_id: str) -> bytes:
             "The engine's perry-key volume holds no key",
             hint="perry uninstall removes what perry put on the engine; then init again.",
         )
-    cache.write("keys", engine.id, _born(engine) + b"\n" + key)
     return key
+
+
+def cache_file(engine: Engine) -> Path:
+    """Return where this user's cache keeps the engine's key; it need not be there."""
+    return cache.directory("keys", engine.id)
 
 
 def forget(engine: Engine) -> None:

@@ -1,0 +1,1 @@
+"""What may be wrong with this machine, the engine and the workspaces, told as findings."""
