@@ -38,7 +38,13 @@ def imported_by(*arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("--version",), ("workspace", "--help"), ("session", "list", "--help")],
+    [
+        ("--help",),
+        ("--version",),
+        ("workspace", "--help"),
+        ("session", "list", "--help"),
+        ("doctor", "--help"),
+    ],
 )
 def test_help_loads_no_docker_http_or_terminal_library(arguments: tuple[str, ...]) -> None:
     assert imported_by(*arguments) == set()
@@ -57,7 +63,7 @@ def test_version_is_printed(perry: Perry) -> None:
 
 def test_help_names_every_group_and_fits_80_columns(perry: Perry) -> None:
     done = perry("--help")
-    for group in ("workspace", "session", "worker", "image", "uninstall"):
+    for group in ("workspace", "session", "worker", "image", "doctor", "uninstall"):
         assert f"\n  {group} " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -72,6 +78,7 @@ COMMANDS = [
     ("worker", "serve"),
     ("agent", "serve"),
     ("image", "build"),
+    ("doctor",),
     ("uninstall",),
 ]
 

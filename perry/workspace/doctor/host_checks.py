@@ -92,6 +92,6 @@ def _directory(directory: Path, variable: str) -> Verdict:
     except OSError as error:
         return failure(
             f"{directory} can't be written: {error.strerror}",
-            f"Make it yours: sudo chown -R $USER {there} (or set {variable})",
+            f"Make it writable for you, or set {variable} to a directory that is.",
         )
     return found.judge(f"{directory} can be written; its disk", f"Make room on it (df -h {there}).")

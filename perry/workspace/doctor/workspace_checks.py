@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from perry.client.worker_client import WorkerClient
 from perry.errors import EngineFailure, WorkerError, WorkerUntrusted
-from perry.protocol import Health
+from perry.protocol import WORKER_PORT, Health
 from perry.workspace import bundle
 from perry.workspace.address import Way
 from perry.workspace.bundle import Bundle
@@ -172,7 +172,7 @@ def container(seen: WorkspaceSeen) -> Verdict:
 
 def worker(seen: WorkspaceSeen) -> Verdict | None:
     """Judge whether the worker answers, on which way and how fast; and if not, why."""
-    if not seen.container.is_running or seen.conversation.is_with_a_stranger:
+    if not seen.container.is_running:
         return None
     answer = seen.conversation.answer
     if answer is None:
@@ -186,7 +186,7 @@ def worker(seen: WorkspaceSeen) -> Verdict | None:
 
 def token(seen: WorkspaceSeen) -> Verdict | None:
     """Judge whether the worker has the token that the engine's key makes."""
-    if seen.conversation.is_with_a_stranger:
+    if seen.conversation.is_with_a_stranger and seen.has_worker_process:
         return failure("a worker runs there that doesn't know the engine's key", seen.sync)
     return ok("the worker has proved it") if seen.conversation.answer else None
 
@@ -250,20 +250,24 @@ CHECKS: Mapping[str, Check[WorkspaceSeen]] = {
 }
 
 
-def _silent(seen: WorkspaceSeen) -> Verdict:
+def _silent(seen: WorkspaceSeen) -> Verdict | None:
     """Say why no worker answers: one hangs, none can run, or it is merely dead."""
+    name, talk = seen.workspace.name, seen.conversation
     if seen.has_worker_process:
-        said = " ".join(
-            f"{way.rung}: {error.message}" for way, error in seen.conversation.refusals.items()
+        said = " ".join(f"{way.rung}: {error.message}" for way, error in talk.refusals.items())
+        deaf = failure(f"a worker runs and doesn't answer. {said}", seen.sync)
+        return None if talk.is_with_a_stranger else deaf
+    if talk.is_with_a_stranger:
+        return failure(
+            f"no worker can run in it: another program there has its port, {WORKER_PORT}",
+            f"Give that program another port (perry workspace shell {name}), then: {seen.sync}",
         )
-        return failure(f"a worker runs and doesn't answer. {said}", seen.sync)
     wanted = seen.wanted
     if wanted is not None and bundle.is_mounted(seen.container):
         reason = WorkerProcess(seen.engine, seen.container.id, wanted).why_not()
         if reason and bundle.is_complete(seen.engine, wanted):
             return failure(
-                f"no worker can run in it: {reason}",
-                f"perry workspace logs {seen.workspace.name} --worker",
+                f"no worker can run in it: {reason}", f"perry workspace logs {name} --worker"
             )
     return warning("no worker runs; the next question about its sessions starts one", seen.sync)
 
