@@ -219,7 +219,7 @@ def test_a_deaf_worker_is_a_failure_and_its_advice_mends_it(perry: Perry, demo: 
     assert found.bad() == [("worker", "failure")]
     told = found.of(demo)["worker"]["found"]
     assert "doesn't answer" in told
-    assert "exec: " in told
+    assert "tried: address, published, exec" in told
     follow(perry, found.of(demo)["worker"]["advice"])
     assert examined(perry).bad() == []
 
@@ -331,6 +331,33 @@ def test_stopped_is_well_and_paused_is_a_warning_whose_advice_mends_it(
     stopped = examined(perry)
     assert stopped.bad() == []
     assert stopped.of(demo)["container"]["found"] == "stopped"
+
+
+def test_what_says_that_it_is_a_workspace_and_is_not_is_a_warning(
+    perry: Perry, own: OwnEngine, demo: str
+) -> None:
+    claims = {"perry.workspace": "Not A Name"}
+    own.client.containers.create(own.runtime, ["true"], name="claims", labels=claims)
+    found = examined(perry)
+    own.client.containers.get("claims").remove()
+    assert (found.code, found.bad()) == (0, [("workspaces", "warning")])
+    told = found.of("engine")["workspaces"]
+    assert "'claims'" in told["found"]
+    assert "perry workspace adopt claims" in told["advice"]
+    assert "worker" in found.of(demo), "the others are looked at"
+
+
+def test_an_adopted_container_is_looked_at_like_another(perry: Perry, own: OwnEngine) -> None:
+    sleep = ["/runtime/busybox", "sleep", "600"]
+    container = own.client.containers.run(own.runtime, sleep, name="somebodys", detach=True)
+    try:
+        perry.ok("workspace", "adopt", "somebodys", "adopted")
+        assert examined(perry).bad() == []
+        perry.ok("workspace", "exec", "adopted", *KILL_WORKER)
+        assert examined(perry).bad() == [("worker", "warning")]
+        perry.ok("workspace", "remove", "adopted", "--yes")
+    finally:
+        container.remove(force=True, v=True)
 
 
 def test_all_workspaces_are_asked_at_once(perry: Perry) -> None:

@@ -21,7 +21,7 @@ from perry.workspace.doctor import inotify, space
 from perry.workspace.doctor.finding import Check, Verdict, failure, ok, warning
 from perry.workspace.engine import Engine
 from perry.workspace.manager import WorkspaceManager
-from perry.workspace.models import Workspace
+from perry.workspace.models import Survey, Workspace
 from perry.workspace.objects import Container
 
 LEAST_API = (1, 35)
@@ -64,6 +64,7 @@ class EngineSeen:
         self._connect = connect
         self._engine: Engine | None = None
         self._told: Told | None = None
+        self._survey: Survey | None = None
         self._members: tuple[tuple[Workspace, Container], ...] | None = None
         self._bundle: Bundle | None = None
         self._key: bytes | None = None
@@ -86,12 +87,18 @@ class EngineSeen:
         return self._told
 
     @property
+    def survey(self) -> Survey:
+        """The workspaces, and the containers that say that they are one and aren't."""
+        if self._survey is None:
+            self._survey = WorkspaceManager(self.engine).survey()
+        return self._survey
+
+    @property
     def members(self) -> tuple[tuple[Workspace, Container], ...]:
         """The workspaces with their containers; one that has gone meanwhile is left out."""
         if self._members is None:
             found = [
-                (it, self.engine.get_container(it.container_id))
-                for it in WorkspaceManager(self.engine).list()
+                (it, self.engine.get_container(it.container_id)) for it in self.survey.workspaces
             ]
             self._members = tuple((it, container) for it, container in found if container)
         return self._members
@@ -233,9 +240,14 @@ def watches(seen: EngineSeen) -> Verdict:
 
 
 def workspaces(seen: EngineSeen) -> Verdict:
-    """Count the workspaces; whoever comes after this asks them."""
+    """Count the workspaces, and judge what says that it is one and isn't."""
     running, there = len(seen.running), len(seen.members)
-    return ok(f"{there} on this engine, {running} of them running" if there else "none yet")
+    told = f"{there} on this engine, {running} of them running" if there else "none yet"
+    overlooked = seen.survey.overlooked
+    if overlooked:
+        more = f" (and {len(overlooked) - 1} more)" if len(overlooked) > 1 else ""
+        return warning(f"{told}. {overlooked[0].reason}{more}", overlooked[0].hint)
+    return ok(told)
 
 
 CHECKS: Mapping[str, Check[EngineSeen]] = {

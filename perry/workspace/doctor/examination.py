@@ -55,7 +55,7 @@ def examine(
     for one in _in_time(ENGINE, _of_engine(seen), patience):
         yield one
         last = one
-    if last is not None and (last.name, last.level) == ("workspaces", "ok"):
+    if last is not None and last.name == "workspaces" and last.level != "failure":
         yield from _of_workspaces(seen, patience)
 
 

@@ -132,7 +132,8 @@ class WorkspaceSeen:
     def _converse_once(self) -> Conversation:
         answer, refusals = None, dict[Way, WorkerError]()
         with ExitStack() as asked:
-            for way, client in self._ladder.clients(self.container).items():
+            clients = self._ladder.clients(self.container, self.workspace.name)
+            for way, client in clients.items():
                 asked.callback(client.close)
                 try:
                     answer = answer or _ask(way, client)
@@ -254,8 +255,10 @@ def _silent(seen: WorkspaceSeen) -> Verdict | None:
     """Say why no worker answers: one hangs, none can run, or it is merely dead."""
     name, talk = seen.workspace.name, seen.conversation
     if seen.has_worker_process:
-        said = " ".join(f"{way.rung}: {error.message}" for way, error in talk.refusals.items())
-        deaf = failure(f"a worker runs and doesn't answer. {said}", seen.sync)
+        tried = ", ".join(way.rung for way in talk.refusals)
+        said = [error.message for error in talk.refusals.values()]
+        last = " ".join(said[-1:])
+        deaf = failure(f"a worker runs and doesn't answer (tried: {tried}). {last}", seen.sync)
         return None if talk.is_with_a_stranger else deaf
     if talk.is_with_a_stranger:
         return failure(
