@@ -6,12 +6,12 @@ What is looked at, and how it is judged, is known to the workspace package; noth
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from perry.cli import render
-from perry.cli.options import examples
+from perry.cli.options import Json, examples
 from perry.errors import AgentError, AgentUnreachable
 from perry.protocol import AGENT_PORT
 
@@ -23,7 +23,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_com
 
 
 @app.command(epilog=examples("perry doctor", "perry doctor --json"))
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(json: Json = False) -> None:
     """Check this machine, the engine and every workspace, and say what to do.
 
     Exit code 1 where something doesn't work; warnings alone are 0.

@@ -255,7 +255,12 @@ def test_there_is_a_worker_for_linux_on_two_architectures(
 
 
 def test_of_another_machine_only_its_own_workers_know_the_limits() -> None:
-    with engine_of({"/info": lambda: (200, INFO), "/containers/json": lambda: (200, [])}) as engine:
+    table: Table = {
+        "/info": lambda: (200, INFO),
+        "/containers/json": lambda: (200, []),
+        "/volumes": lambda: (200, {"Volumes": []}),
+    }
+    with engine_of(table) as engine:
         seen = EngineSeen(lambda: engine)
         assert engine_checks.watches(seen).level == "ok"
         assert "another machine" in engine_checks.watches(seen).found
