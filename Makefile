@@ -10,7 +10,7 @@ help:
 	@echo 'make test    every test, against a real Docker engine'
 	@echo 'make check   ruff, mypy and import-linter'
 	@echo 'make bench   the table of measurements'
-	@echo 'make image   the workspace image and the bundle'"'"'s runtime, from this checkout'
+	@echo 'make image   the images of workspaces, the bundle and the agent daemon, from this checkout'
 
 demo: engine
 	@sh scripts/demo.sh
@@ -34,13 +34,16 @@ bench: engine
 image: engine
 	@$(PERRY) image build
 
-# Renews both locks; needs uv.
+# Renews the locks; needs uv.
 lock:
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --upgrade pyproject.toml requirements/dev.in -o requirements/dev.txt
 	@uv pip compile --quiet --python-version 3.13 --python-platform x86_64-manylinux_2_28 \
 	  --generate-hashes --no-header --no-annotate --upgrade \
 	  container/worker-requirements.in -o container/worker-requirements.txt
+	@uv pip compile --quiet --python-version 3.13 --python-platform x86_64-manylinux_2_28 \
+	  --generate-hashes --no-header --no-annotate --upgrade \
+	  container/agent-requirements.in -o container/agent-requirements.txt
 
 venv:
 	@sh scripts/venv.sh

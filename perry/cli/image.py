@@ -1,4 +1,4 @@
-"""`perry image`: perry's workspace image, made ahead of the first workspace.
+"""`perry image`: perry's own images, made ahead of the first workspace.
 
 How an image is made is known to the workspace package.
 """
@@ -22,15 +22,17 @@ app = typer.Typer(
 
 @app.callback()
 def image() -> None:
-    """Build perry's workspace image."""
+    """Build perry's own images."""
 
 
 @app.command(epilog=examples("perry image build"))
 def build() -> None:
-    """Build the default workspace image, and the runtime of all workers.
+    """Build the default workspace image, the runtime of all workers, and the agent daemon's image.
 
-    The first `perry workspace init` does it too, where the image is missing.
+    The first `perry workspace init` builds the first two, where they are missing; the last is for
+    compose.yaml.
     """
+    from perry.workspace.agent_image import ensure_agent_image  # noqa: PLC0415  # loads Docker
     from perry.workspace.image import ensure_runtime, ensure_workspace_image  # noqa: PLC0415  # loads Docker
 
     engine = connect_engine()
@@ -38,6 +40,7 @@ def build() -> None:
         for what, work in (
             ("workspace image", ensure_workspace_image(engine)),
             ("bundle's runtime image", ensure_runtime(engine)),
+            ("agent daemon's image", ensure_agent_image(engine)),
         ):
             render.line(f"{what}: {steps.follow(work).id}")
     except KeyboardInterrupt:

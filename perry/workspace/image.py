@@ -1,9 +1,8 @@
-"""The two images perry builds: the default workspace, and the runtime that fills the bundle.
+"""The two images that workspaces need: the default workspace's, and the bundle's runtime.
 
 Both come from `container/Dockerfile`, which ships inside the package, and are tagged with a digest
-of what they are built from, so that another version of perry never takes one for its own. The
-worker's dependencies are resolved on the host, for the image's Python, because a container may
-have no way out. It must not know workspaces.
+of what they are built from, so that another version of perry never takes one for its own. It must
+not know workspaces.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import io
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Generator
@@ -25,24 +23,24 @@ from perry.errors import BuildError, EngineFailure, ImageUnusable
 from perry.workspace.engine import CONFLICT, Engine
 from perry.workspace.models import Step, StepName
 from perry.workspace.objects import Image
+from perry.workspace.wheels import resolve_wheels
 
 LABEL = "perry.image"
-"""Marks the images perry built; its value is `workspace`, `runtime`, or `build` for the stage that
-makes the runtime."""
+"""Marks the images perry built; its value is `workspace`, `runtime`, `agent`, or `build` for the
+stage that makes the runtime."""
 
 WORKSPACE_REPOSITORY = "perry-workspace"
 RUNTIME_REPOSITORY = "perry-runtime"
+AGENT_REPOSITORY = "perry-agent"
 
 BASE = "debian:trixie-slim"
-BASE_PYTHON = "3.13"
 FALLBACK_REPOSITORY, FALLBACK_TAG = "perry-base", "trixie"
 
-_OURS = re.compile(rf"(?:{WORKSPACE_REPOSITORY}|{RUNTIME_REPOSITORY}):(?:latest|[0-9a-f]{{12}})")
+_OURS = re.compile(
+    rf"(?:{WORKSPACE_REPOSITORY}|{RUNTIME_REPOSITORY}|{AGENT_REPOSITORY}):(?:latest|[0-9a-f]{{12}})"
+)
 _LOCK = "worker-requirements.txt"
 _RECIPE = ("Dockerfile", "make-runtime", "base.sh", _LOCK)
-_WHEEL_PLATFORMS = ("manylinux_2_17", "manylinux2014", "manylinux_2_28")
-MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-"""The architectures that there is a worker for, in Docker's words and in those of wheels."""
 
 
 def ensure_image(
@@ -184,7 +182,7 @@ def _build(
     with tempfile.TemporaryDirectory(prefix="perry-build-") as directory:
         yield Step(step, "progress", "resolving the worker's dependencies")
         site = Path(directory, "site")
-        _resolve_wheels(site, engine.architecture)
+        resolve_wheels(recipe() / _LOCK, site, engine.architecture)
         lines = engine.build_image(
             _context(site), tag=reference, target=target, arguments={"BASE": base}
         )
@@ -233,32 +231,6 @@ def _bootstrap(engine: Engine, pull_failure: EngineFailure) -> None:
                 hint="Check that this machine reaches Debian's packages.",
             ) from pull_failure
         engine.import_image(str(tar), repository=FALLBACK_REPOSITORY, tag=FALLBACK_TAG)
-
-
-def _resolve_wheels(site: Path, architecture: str) -> None:
-    """Unpack the worker's pinned dependencies, built for the image's Python, into a folder."""
-    machine = MACHINES.get(architecture)
-    if machine is None:
-        raise BuildError(
-            f"perry has no worker for an engine of architecture {architecture}",
-            hint=f"It has one for {' and '.join(sorted(MACHINES))}.",
-        )
-    platforms = [f"--platform={platform}_{machine}" for platform in _WHEEL_PLATFORMS]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    target = [f"--target={site}", f"--python-version={BASE_PYTHON}", "--implementation=cp"]
-    strict = ["--only-binary=:all:", "--no-deps", "--no-compile", "--require-hashes"]
-    requirements = ["--requirement", str(recipe() / _LOCK)]
-    resolved = subprocess.run(
-        [*pip, *target, *platforms, *strict, *requirements],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if resolved.returncode != 0:
-        raise BuildError(
-            f"pip could not fetch the worker's dependencies: {resolved.stderr.strip()[-500:]}",
-            hint="Check that this machine reaches its Python package index.",
-        )
 
 
 def _context(site: Path) -> io.BytesIO:

@@ -86,15 +86,16 @@ def test_a_recipe_inside_the_package_is_the_one_that_counts(elsewhere: Path) -> 
     assert found == str(elsewhere / "perry" / "container")
 
 
-def test_every_pinned_requirement_has_a_hash_and_none_an_address() -> None:
-    lock = (image.recipe() / "worker-requirements.txt").read_text()
+@pytest.mark.parametrize("who", ["worker", "agent"])
+def test_every_pinned_requirement_has_a_hash_and_none_an_address(who: str) -> None:
+    lock = (image.recipe() / f"{who}-requirements.txt").read_text()
     assert "://" not in lock
     assert "index" not in lock
     entries = lock.replace("\\\n", " ").splitlines()
     assert all(re.match(r"[a-z0-9.-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", it) for it in entries)
-    wanted = (image.recipe() / "worker-requirements.in").read_text().splitlines()
+    wanted = (image.recipe() / f"{who}-requirements.in").read_text().splitlines()
     pinned = {entry.partition("==")[0] for entry in entries}
-    assert {it for it in wanted if it and not it.startswith("#")} <= pinned
+    assert {it.partition("<")[0] for it in wanted if it[:1] not in "#-"} <= pinned
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,7 @@ def test_every_pinned_requirement_has_a_hash_and_none_an_address() -> None:
     [
         ("perry-workspace:0123456789ab", True),
         ("perry-runtime:latest", True),
+        ("perry-agent:0123456789ab", True),
         ("perry-workspace:mine", False),
         ("mine/perry-workspace:latest", False),
         ("shop:latest", False),

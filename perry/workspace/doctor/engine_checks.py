@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from perry.errors import BuildError, EngineFailure
-from perry.workspace import bundle, image
+from perry.workspace import bundle, image, wheels
 from perry.workspace import key as keys
 from perry.workspace.bundle import Bundle
 from perry.workspace.doctor import inotify, space
@@ -161,8 +161,8 @@ def version(seen: EngineSeen) -> Verdict:
 def architecture(seen: EngineSeen) -> Verdict:
     """Judge whether there is a worker for what the engine runs."""
     kind, system = seen.engine.architecture, seen.told.info.get("OSType", "linux")
-    if system != "linux" or kind not in image.MACHINES:
-        there_are = " and ".join(sorted(image.MACHINES))
+    if system != "linux" or kind not in wheels.MACHINES:
+        there_are = " and ".join(sorted(wheels.MACHINES))
         return failure(
             f"{system}/{kind}: perry has workers for linux on {there_are} only",
             "Use another engine: set DOCKER_HOST, or docker context use.",
