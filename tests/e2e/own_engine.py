@@ -145,6 +145,12 @@ class OwnEngine:
         tag = image.workspace_reference()
         build(self.client, tag, {"Dockerfile": dockerfile, "passwd": passwd})
 
+    def bring(self, reference: str, tag: str) -> None:
+        """Bring an image of the first engine, whole, under another name (`repository:tag`)."""
+        found = self.first.images.get(reference)
+        self.client.images.load(self.first.api.get_image(found.id))
+        assert self.client.images.get(found.id).tag(tag)
+
     def containers(self, prefix: str = "") -> list[str]:
         """Name the containers, running or not."""
         names = [container.name for container in self.client.containers.list(all=True)]
