@@ -50,7 +50,7 @@ STALE = 5.0
 """Seconds after which what happened to a worker is no reason any more for its being dead."""
 
 GRACE = 0.3
-"""Seconds in which whoever started a container starts its worker too, as `perry workspace start`
+"""Seconds in which whoever started a container starts its worker too, as `perry workspace init`
 does; then that one is waited for."""
 
 LAUNCH = 5.0
@@ -200,6 +200,8 @@ class Keeper:
                 self._mirror.forget(self.name)
                 break
             except PerryError as error:
+                if self._stopped.is_set():
+                    return
                 log.warning("%s: %s", self.name, error)
                 pause = self._failed(error)
             except Exception as error:
@@ -248,13 +250,13 @@ class Keeper:
         reason = self._reason if time.monotonic() - self._reason_at < STALE else None
         self._reason = None
         if self._failures >= ENOUGH:
-            reason = USELESS
-        elif reason is None:
+            return self._revived(workspace, USELESS)
+        if reason is None:
             with contextlib.suppress(WorkerError):  # it is dead, then
                 client = self._manager.reach(workspace)
                 self._found(self._manager.worker_execs(workspace))
                 return client
-        elif reason == STARTED and self._launched.wait(GRACE):
+        if reason in {None, STARTED} and self._launched.wait(GRACE):
             with contextlib.suppress(WorkerError):  # it has died, or hangs
                 return self._awaited(workspace)
         return self._revived(workspace, reason or FOUND_DEAD)

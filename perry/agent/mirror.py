@@ -18,6 +18,7 @@ import msgspec
 from perry.agent.models import Place, PlacedSession, placed
 from perry.errors import LedgerUnwritable
 from perry.sessions.journal import kind_of
+from perry.workspace.names import HOST
 
 if TYPE_CHECKING:
     from perry.agent.ledger import Ledger, Thing
@@ -67,7 +68,7 @@ class Mirror:
         """List how each place is known, the host first and then by name."""
         with self._lock:
             found = list(self._places.values())
-        return tuple(sorted(found, key=lambda place: (place.via != "host", place.name)))
+        return tuple(sorted(found, key=lambda place: (place.name != HOST, place.name)))
 
     def place(self, name: str) -> Place | None:
         """Return how a place is known, None for one that isn't."""
