@@ -242,6 +242,7 @@ class Keeper:
 
     def _begin(self, client: SessionClient) -> None:
         self._failures = 0
+        self._launched.clear()
         with self._lock:
             self._client = client
 
