@@ -8,15 +8,16 @@ sessions. This module must not know what a command asks.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from perry.cli.fleet import ENGINE, Fleet, running
 from perry.cli.host import Host, HostReader
+from perry.cli.snapshots import WorkspaceReader
 from perry.errors import EngineError
 from perry.workspace import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from perry.cli.fleet import Place
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from perry.workspace.engine import Engine
     from perry.workspace.manager import WorkspaceManager
     from perry.workspace.models import Workspace
+    from perry.workspace.snapshot import Snapshots
 
 
 def connect_engine() -> Engine:
@@ -46,37 +48,60 @@ def running_workspaces() -> list[Workspace]:
 
 
 def connect_fleet(only: str | None, *, watched: bool = False) -> Fleet:
-    """Make the fleet of the host and all running workspaces, or of the one that is named.
+    """Make the fleet of the host and all workspaces, or of the one that is named.
 
-    `watched` is for who wants to hear what changes on the host. Where the engine can't be reached
-    the host answers alone, and the fleet says why; for the host by name no engine is asked.
+    `watched` is for who wants to hear what changes, on the host as well; it leaves out workspaces
+    that don't run, and raises WorkspaceNotRunning for one by name. Where the engine can't be
+    reached the host answers alone, and the fleet says why; for the host by name no engine is asked.
     """
-    reader, manager = HostReader(watched=watched), _OnceReached(connect_manager)
+    host, engine = HostReader(watched=watched), _OnceReached()
+    reader = WorkspaceReader(engine.manager, engine.snapshots)
 
     def connect(place: Place) -> AbstractContextManager[SessionClient]:
-        return reader.connect() if isinstance(place, Host) else manager.get().connect(place)
+        if isinstance(place, Host):
+            return host.connect()
+        return engine.manager().connect(place) if watched else reader.connect(place)
 
+    def asked(workspaces: list[Workspace]) -> list[Workspace]:
+        return running(workspaces, only) if watched else workspaces
+
+    fleet = partial(Fleet, connect=connect, taken=reader.taken)
     if only == names.HOST:
-        return Fleet([reader.host], connect)
+        return fleet([host.host])
     if only is not None:
         names.validate(only)
-        return Fleet(running([manager.get().get(only)], only), connect)
+        return fleet(asked([engine.manager().get(only)]))
     try:
-        return Fleet([reader.host, *running(manager.get().list(), None)], connect)
+        return fleet([host.host, *asked(engine.manager().list())])
     except EngineError as error:
-        return Fleet([reader.host], connect, {ENGINE: error})
+        return fleet([host.host], missing={ENGINE: error})
 
 
 class _OnceReached:
-    """The manager, made when somebody first needs it; where that fails, again for the next."""
+    """The engine, reached when somebody first needs it; where that fails, again for the next."""
 
-    def __init__(self, make: Callable[[], WorkspaceManager]) -> None:
-        self._make = make
-        self._made: WorkspaceManager | None = None
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._manager: WorkspaceManager | None = None
+        self._snapshots: Snapshots | None = None
         self._lock = threading.Lock()
 
-    def get(self) -> WorkspaceManager:
-        """Give the manager, or raise EngineUnreachable."""
+    def manager(self) -> WorkspaceManager:
+        """Give the manager of its workspaces, or raise EngineUnreachable."""
+        from perry.workspace.manager import WorkspaceManager  # noqa: PLC0415  # as above
+
         with self._lock:
-            self._made = self._made or self._make()
-        return self._made
+            self._manager = self._manager or WorkspaceManager(self._reached())
+            return self._manager
+
+    def snapshots(self) -> Snapshots:
+        """Give the snapshots of its containers, or raise EngineUnreachable."""
+        from perry.workspace.snapshot import Snapshots  # noqa: PLC0415  # as above
+
+        with self._lock:
+            self._snapshots = self._snapshots or Snapshots(self._reached())
+            return self._snapshots
+
+    def _reached(self) -> Engine:
+        self._engine = self._engine or connect_engine()
+        return self._engine

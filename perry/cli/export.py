@@ -63,6 +63,7 @@ def export(
     """
     fleet = connect_fleet(workspace)
     found, gathered = fleet.find(session_id, agent=agent)
+    render.taken(found.place.name, found.taken)
     with fleet.connect(found.place) as client:
         family = [found.session, *descendants(found, gathered)]
         exported = (Exported(one, _messages(client, one)) for one in family)

@@ -1,9 +1,9 @@
-"""The host and all running workspaces, asked at once.
+"""The host and all workspaces, asked at once.
 
 Sessions live on the host and in the workspaces, so a question about sessions goes to each of these
 places; a slow or broken one must neither hold up nor hide the others. Here are the asking, the
 sorting and the finding of a session by the start of its id. This module must not print, and must
-not know how a worker is reached or revived, or how the host is read.
+not know how a worker is reached or revived, or how the host or a stopped workspace is read.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from perry.errors import (
 from perry.workspace import names
 
 if TYPE_CHECKING:
+    from perry.cli.snapshots import Taken
     from perry.client.session_client import SessionClient
     from perry.sessions.models import Session
     from perry.workspace.models import Workspace
@@ -49,22 +50,25 @@ TOLD = 10
 
 @dataclass(frozen=True)
 class Found:
-    """A session and the place it is in."""
+    """A session and the place it is in; `taken` is the snapshot that it was read from, if any."""
 
     session: Session
     place: Place
+    taken: Taken | None = None
 
 
 @dataclass(frozen=True)
 class Gathered:
     """The sessions of all places, newest activity first, and whoever didn't answer.
 
-    `asked` names the places that were asked, those in `failures` included.
+    `asked` names the places that were asked, those in `failures` included; `taken` tells of those
+    that were read from a snapshot.
     """
 
     found: tuple[Found, ...]
     failures: Mapping[str, PerryError]
     asked: tuple[str, ...]
+    taken: Mapping[str, Taken] = field(default_factory=dict)
 
     @property
     def nobody_answered(self) -> bool:
@@ -74,15 +78,17 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The places that questions about sessions go to: the host, and workspaces that run.
+    """The places that questions about sessions go to: the host, and workspaces.
 
     `connect` reaches who answers for a place, reviving a worker where needed, and raises
-    PerryError. `missing` is what keeps other places from being asked at all.
+    PerryError; where that was a snapshot, `taken` has it by then, by the place's name. `missing` is
+    what keeps other places from being asked at all.
     """
 
     places: Sequence[Place]
     connect: Callable[[Place], AbstractContextManager[SessionClient]]
     missing: Mapping[str, PerryError] = field(default_factory=dict)
+    taken: Mapping[str, Taken] = field(default_factory=dict)
 
     def sessions(
         self, *, agent: str | None = None, children: bool = False, limit: int | None = None
@@ -94,14 +100,15 @@ class Fleet:
                 return client.list_sessions(agent=agent, children=children, limit=limit)
 
         answers, failures = ask_each(self.places, listed, PATIENCE)
+        taken = {name: self.taken[name] for name in answers if name in self.taken}
         found = [
-            Found(session, place)
+            Found(session, place, taken.get(place.name))
             for place in self.places
             for session in answers.get(place.name, ())
         ]
         found.sort(key=lambda one: one.session.last_activity, reverse=True)
         asked = tuple(place.name for place in self.places)
-        return Gathered(tuple(found[:limit]), {**self.missing, **failures}, asked)
+        return Gathered(tuple(found[:limit]), {**self.missing, **failures}, asked, taken)
 
     def find(self, prefix: str, *, agent: str | None = None) -> tuple[Found, Gathered]:
         """Find the one session whose id begins with `prefix`, children included.
@@ -173,6 +180,14 @@ def _too_late(place: Place, seconds: float) -> PerryError:
         return WorkerUnreachable(
             f"The host's sessions were not read within {seconds:g} s.",
             hint="`perry worker serve` reads them in its own time; after it they are remembered.",
+            workspace=place.name,
+        )
+    if not place.is_running:
+        return WorkerUnreachable(
+            f"The files of the workspace {place.name} ({place.state}) were not copied within "
+            f"{seconds:g} s.",
+            hint=f"What was copied is kept: ask again, or start it: "
+            f"perry workspace start {place.name}",
             workspace=place.name,
         )
     return WorkerUnreachable(

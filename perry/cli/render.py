@@ -20,6 +20,7 @@ import typer
 
 from perry.cli import diagnosis as diagnosis_lines
 from perry.cli.fleet import NONE_RUNNING, Found, Gathered, short_ids, whereabouts
+from perry.cli.snapshots import notes
 from perry.cli.text import (
     Column,
     ago,
@@ -34,6 +35,7 @@ from perry.errors import PerryError, UsageError
 from perry.workspace import names
 
 if TYPE_CHECKING:
+    from perry.cli.snapshots import Taken
     from perry.client.agent_client import AgentStatus
     from perry.sessions.models import Message, Session
     from perry.workspace.doctor.finding import Finding
@@ -58,6 +60,12 @@ def as_json(value: object) -> None:
 def warn(text: str) -> None:
     """Say on stderr what didn't stop the command and should be known."""
     line(f"{styled('warning:', YELLOW, sys.stderr)} {harmless(text)}", stream=sys.stderr)
+
+
+def taken(name: str, snapshot: Taken | None) -> None:
+    """Say on stderr that a place was read from a snapshot, if it was."""
+    for text in () if snapshot is None else notes(name, snapshot, time.time()):
+        line(f"{styled('note:', DIM, sys.stderr)} {harmless(text)}", stream=sys.stderr)
 
 
 def failed(error: PerryError) -> None:
@@ -305,11 +313,11 @@ def _print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
 
 
 def sessions(gathered: Gathered, *, everywhere: bool) -> None:
-    """Show sessions as a table, and on stderr who didn't answer, or that there are none.
+    """Show sessions as a table, and on stderr what else is to be told, or that there are none.
 
     `everywhere` says that all places were meant.
     """
-    failures(gathered)
+    asides(gathered)
     if not gathered.found:
         if not gathered.failures:
             line(nothing("no sessions", gathered.asked, everywhere=everywhere), stream=sys.stderr)
@@ -341,8 +349,10 @@ def sessions(gathered: Gathered, *, everywhere: bool) -> None:
     _print_table(columns, rows)
 
 
-def failures(gathered: Gathered) -> None:
-    """Say on stderr who didn't answer, and why."""
+def asides(gathered: Gathered) -> None:
+    """Say on stderr who was read from a snapshot, and who didn't answer, and why."""
+    for name, snapshot in sorted(gathered.taken.items()):
+        taken(name, snapshot)
     for name, error in sorted(gathered.failures.items()):
         text = error.message if name in error.message else f"{name}: {error.message}"
         warn(f"{text}\n{error.hint}" if error.hint else text)

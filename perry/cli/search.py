@@ -1,4 +1,4 @@
-"""`perry session search`: words in the sessions of the host and all running workspaces.
+"""`perry session search`: words in the sessions of the host and all workspaces.
 
 Each of them searches for itself, at the same time as the others, and what it found is printed at
 the moment that it answers. How a hit looks, and how workers are reached, is known elsewhere.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perry.cli import findings, render
+from perry.cli import findings, render, snapshots
 from perry.cli.connection import connect_fleet
 from perry.cli.listening import Ended, merged
 from perry.cli.options import Agent, InWorkspace, examples
@@ -118,7 +118,8 @@ class Asked:
         """Print all hits as one JSON object, newest first; returns how many there were."""
         views: list[dict[str, Any]] = []
         for workspace, page in self.pages():
-            views += findings.views(workspace, page)
+            told = snapshots.view(self._fleet.taken.get(workspace))
+            views += [view | told for view in findings.views(workspace, page)]
         views.sort(key=lambda view: epoch(view["timestamp"]) or 0, reverse=True)
         render.as_json({"hits": views})
         return len(views)
@@ -142,8 +143,9 @@ class Asked:
                 self.failed += 1
                 render.failed(item.error)
                 continue
-            yield item
             name, page = item
+            render.taken(name, self._fleet.taken.get(name))
+            yield item
             if len(page.hits) >= self._limit:
                 told = counted(len(page.hits), "hit")
                 render.line(

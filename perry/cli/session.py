@@ -1,4 +1,4 @@
-"""`perry session`: the sessions of the host and all running workspaces, or of one of them.
+"""`perry session`: the sessions of the host and all workspaces, or of one of them.
 
 Each command asks the fleet and hands what it found to the renderer. How workers are reached, and
 how anything looks, is known elsewhere.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from perry.cli import render
+from perry.cli import render, snapshots
 from perry.cli.connection import connect_fleet
 from perry.cli.export import EPILOG as EXPORT_EPILOG
 from perry.cli.export import export
@@ -60,11 +60,12 @@ def list_(
 ) -> None:
     """List sessions, the last active ones first.
 
-    Those of the host and of all running workspaces, unless --workspace names one.
+    Those of the host and of all workspaces, unless --workspace names one. A workspace that doesn't
+    run is read from a snapshot of its files, and stderr says how old that is.
     """
     gathered = connect_fleet(workspace).sessions(agent=agent, children=children, limit=limit)
     if json:
-        render.failures(gathered)
+        render.asides(gathered)
         render.as_json({"sessions": [session_view(one) for one in gathered.found]})
     else:
         render.sessions(gathered, everywhere=workspace is None)
@@ -73,8 +74,12 @@ def list_(
 
 
 def session_view(found: Found) -> dict[str, Any]:
-    """Give a session's keys on the wire, and `workspace`."""
-    return {"workspace": found.place.name, **msgspec.to_builtins(found.session)}
+    """Give a session's keys on the wire, and `workspace`.
+
+    Of one that was read from a snapshot also `via` and `asOf` (ms since the epoch).
+    """
+    session = msgspec.to_builtins(found.session)
+    return {"workspace": found.place.name, **session, **snapshots.view(found.taken)}
 
 
 @app.command(
@@ -102,6 +107,7 @@ def show(
     """
     fleet = connect_fleet(workspace)
     found, gathered = fleet.find(session_id, agent=agent)
+    render.taken(found.place.name, found.taken)
     with fleet.connect(found.place) as client:
         if json:
             messages = list(_messages(client, found, limit))
@@ -141,7 +147,7 @@ def delete(
     agent: Agent = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
 ) -> None:
-    """Delete a session from its workspace, or from the host.
+    """Delete a session from its workspace, which must run, or from the host.
 
     Its files go, and those of the sessions that it started.
     """
@@ -152,7 +158,7 @@ def delete(
     render.confirm(
         f"Delete session {one_line(session.id)} of {where}, '{title}',"
         f" {counted(session.message_count, 'message')}",
-        yes=yes,
+        yes=yes or found.taken is not None,  # which is refused, so there is nothing to ask
     )
     with fleet.connect(found.place) as client:
         client.delete_session(session.id, agent=session.agent_type)

@@ -89,28 +89,37 @@ def account_in(passwd: str, user: str) -> tuple[int, int, str] | None:
 
 
 def read_home(engine: Engine, container: Container) -> str:
+    """Return what `find_home` does, and `/` for a container that can't be looked into."""
+    try:
+        return find_home(engine, container)
+    except EngineFailure:
+        return "/"  # it is just being removed: the others must be told all the same
+
+
+def find_home(engine: Engine, container: Container) -> str:
     """Return the home that programs of a container's user have, whoever made the container.
 
     HOME of its variables, else what its passwd file says, else `/`: as the engine itself has it.
-    Looked up once a start, since the file may change.
+    Looked up once a start, since the file may change. Raises EngineError.
     """
     config = container.raw["Config"]
     variables = dict(item.partition("=")[::2] for item in config.get("Env") or ())
     if variables.get("HOME"):
         return str(variables["HOME"])
-    key = f"{container.id} {container.started_at}"
-    known = cache.read("homes", key)
-    if known is not None:
+    start, _, known = (cache.read("homes", container.id) or b"").partition(b"\n")
+    if known and start == container.started_at.encode():
         return known.decode()
-    try:
-        passwd = engine.read_file(container.id, "/etc/passwd") or b""
-    except EngineFailure:
-        return "/"  # it is just being removed: the others must be told all the same
+    passwd = engine.read_file(container.id, "/etc/passwd") or b""
     wanted = (config.get("User") or "").partition(":")[0] or "0"
     fields = _entry(passwd.decode(errors="replace"), wanted)
     home = (fields[5] if fields else "") or "/"
-    cache.write("homes", key, home.encode())
+    cache.write("homes", container.id, f"{container.started_at}\n{home}".encode())
     return home
+
+
+def forget_home(container_id: str) -> None:
+    """Drop what this user's cache knows of a container's home."""
+    cache.forget("homes", container_id)
 
 
 def _entry(passwd: str, wanted: str) -> list[str] | None:

@@ -18,7 +18,7 @@ from perry.errors import (
     WorkspaceNotFound,
 )
 from perry.workspace import bundle, clone, delivery, helper, image, names, options, starting
-from perry.workspace.account import Account, read_account
+from perry.workspace.account import Account, forget_home, read_account
 from perry.workspace.engine import CONFLICT, Engine
 from perry.workspace.exec_session import ExecSession
 from perry.workspace.home import ensure_home
@@ -35,6 +35,7 @@ from perry.workspace.models import (
 )
 from perry.workspace.objects import Container
 from perry.workspace.progress import at_once, timed
+from perry.workspace.revivals import forget as forget_revivals
 from perry.workspace.roster import Member, Roster, not_running
 from perry.workspace.supervisor import Supervisor
 from perry.workspace.wait import wait_for_container
@@ -147,6 +148,7 @@ class WorkspaceManager:
             return self._let_go(member)
         if member is not None:
             self._engine.remove_container(member.container.id)
+            self._forget(member.container.id)
         for abandoned in helper.list_helpers(self._engine, name):
             helper.remove(self._engine, abandoned)
         volumes: tuple[str, ...] = ()
@@ -160,6 +162,7 @@ class WorkspaceManager:
     def _let_go(self, member: Member) -> Removed:
         """Forget that a container is a workspace, then take out of it what perry put there."""
         self._roster.release(member)
+        self._forget(member.container.id)
         container, warning = member.container, None
         try:
             if container.is_running:
@@ -171,6 +174,14 @@ class WorkspaceManager:
             if not is_clean:
                 warning = f"what perry put into '{container.name}' stays there: {bundle.ROOT}"
         return Removed(member.name, (), (), let_go=container.name, warning=warning)
+
+    def _forget(self, container_id: str) -> None:
+        """Keep nothing of a workspace in this user's cache, its sessions least of all."""
+        from perry.workspace.snapshot import Snapshots  # noqa: PLC0415  # loads all readers
+
+        Snapshots(self._engine).forget(container_id)
+        forget_revivals(container_id)
+        forget_home(container_id)
 
     # The worker
 

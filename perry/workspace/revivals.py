@@ -29,6 +29,11 @@ def record(container_id: str, reason: str, seconds: float) -> Revival:
     return revival
 
 
+def forget(container_id: str) -> None:
+    """Drop what is kept of a container."""
+    cache.forget("revivals", container_id)
+
+
 def last(container_id: str) -> Revival | None:
     """Return the last revival of a container's worker, None where none is known."""
     with contextlib.suppress(msgspec.MsgspecError):  # kept by another perry, in another shape

@@ -26,7 +26,7 @@ from perry.errors import SessionError, SnapshotFailed, WorkspaceNotFound
 from perry.sessions.index import SessionIndex
 from perry.sessions.memory import Memory
 from perry.workspace import cache
-from perry.workspace.account import account_in
+from perry.workspace.account import find_home
 from perry.workspace.engine import Engine
 from perry.workspace.look import look
 from perry.workspace.models import Workspace
@@ -68,15 +68,17 @@ class SnapshotIndex(SessionIndex):
     """An index of files that are only a copy of a workspace's."""
 
     workspace = ""
+    is_running = False
 
     def delete(self, session_id: str, *, agent: str | None = None) -> None:
         """Refuse: raises SessionError, or SessionNotFound where there is nothing to delete."""
         self.get(session_id, agent=agent)
+        start = "Start the workspace, so that its worker can delete it: perry workspace start"
+        sync = "Only a worker deletes; why none can run in the workspace says: perry workspace sync"
         raise SessionError(
             f"Session {session_id} of '{self.workspace}' is read from a snapshot and can't be "
             "deleted there",
-            hint="Start the workspace, so that its worker can delete it: "
-            f"perry workspace start {self.workspace}",
+            hint=f"{sync if self.is_running else start} {self.workspace}",
             workspace=self.workspace,
         )
 
@@ -112,7 +114,7 @@ class Snapshots:
                 workspace=workspace.name,
             )
         try:
-            return self._hold(container, workspace).take(container, workspace, afresh=afresh)
+            return self._hold(container).take(container, workspace, afresh=afresh)
         except OSError as error:
             raise SnapshotFailed(
                 f"The sessions of '{workspace.name}' can't be copied to {self._directory}: {error}",
@@ -137,7 +139,7 @@ class Snapshots:
     def _directory(self) -> Path:
         return self._chosen or cache.directory("snapshots", self._engine.id)
 
-    def _hold(self, container: Container, workspace: Workspace) -> _Held:
+    def _hold(self, container: Container) -> _Held:
         with self._lock:
             held = self._held.get(container.id)
         if held is not None:
@@ -146,8 +148,8 @@ class Snapshots:
         if not directory.exists():
             self.forget_gone()
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        home, environment = _settings(self._engine, container, workspace)
-        made = _Held(self._engine, directory, home, environment, self._limits)
+        home = find_home(self._engine, container)
+        made = _Held(self._engine, directory, home, _environment(container), self._limits)
         with self._lock:
             return self._held.setdefault(container.id, made)
 
@@ -191,6 +193,7 @@ class _Held:
     def take(self, container: Container, workspace: Workspace, *, afresh: bool) -> Snapshot:
         with self._lock, self._alone(workspace):
             self._index.workspace = workspace.name
+            self._index.is_running = container.is_running
             record, copied, received = self._read_record(), 0, 0
             if record is None or afresh or self._is_old(record, container):
                 record, copied, received = self._look(container, record)
@@ -278,14 +281,5 @@ def _key(container: Container) -> list[str]:
     return [container.state, container.started_at, state.get("FinishedAt") or ""]
 
 
-def _settings(
-    engine: Engine, container: Container, workspace: Workspace
-) -> tuple[str, dict[str, str]]:
-    """Return the home of the container's user, and the container's environment."""
-    config = container.raw["Config"]
-    environment = dict(item.partition("=")[::2] for item in config.get("Env") or ())
-    if home := environment.get("HOME"):
-        return home, environment
-    passwd = (engine.read_file(container.id, "/etc/passwd") or b"").decode(errors="replace")
-    found = account_in(passwd, config.get("User") or "")
-    return (found[2] if found else workspace.home), environment
+def _environment(container: Container) -> dict[str, str]:
+    return dict(item.partition("=")[::2] for item in container.raw["Config"].get("Env") or ())

@@ -142,6 +142,19 @@ def test_a_workspace_that_is_too_slow_does_not_hold_up_the_others(
     assert "has not answered within 0.3 s" in failures["slow"].message
 
 
+def test_a_stopped_workspace_that_takes_too_long_is_told_of_as_one(
+    make_workspace: Workspaces,
+) -> None:
+    never = threading.Event()
+    stopped = make_workspace(name="big", state="exited")
+    try:
+        _, failures = ask_each([stopped], lambda _: never.wait(30), seconds=0.1)
+    finally:
+        never.set()
+    assert "big (exited) were not copied within 0.1 s" in failures["big"].message
+    assert "perry workspace start big" in failures["big"].hint
+
+
 def test_an_error_that_nobody_foresaw_is_not_swallowed(make_workspace: Workspaces) -> None:
     def question(_: Place) -> None:
         raise ZeroDivisionError

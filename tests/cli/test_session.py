@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import queue
@@ -19,6 +20,7 @@ import pytest
 from perry.cli import render
 from perry.cli.fleet import Fleet, Place
 from perry.cli.session import session_view
+from perry.cli.snapshots import Taken
 from perry.client.worker_client import WorkerClient
 from perry.errors import SessionAmbiguous, WorkerUnreachable
 from perry.workspace.models import Workspace
@@ -171,6 +173,28 @@ def test_session_json_has_the_session_s_keys_and_its_workspace(
     }  # fmt: skip
     assert always <= set(view) <= always | optional
     assert (view["workspace"], view["id"], view["messageCount"]) == ("demo", ONE, 4)
+
+
+def test_session_json_tells_of_a_snapshot_in_two_more_keys(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    found, _ = make_fleet("demo").find(ONE)
+    copied = dataclasses.replace(found, taken=Taken("exited", 1_700_000_000_000))
+    told = {"via": "snapshot", "asOf": 1_700_000_000_000}
+    assert session_view(copied) == {**session_view(found), **told}
+
+
+def test_what_was_read_from_a_snapshot_is_told_of_each_session_and_each_place(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    taken = {"site": Taken("exited", 5), "broken": Taken("exited", 6)}
+    fleet = dataclasses.replace(make_fleet("demo", "site", "broken"), taken=taken)
+    gathered = fleet.sessions()
+    assert {one.place.name: one.taken for one in gathered.found} == {
+        "demo": None,
+        "site": taken["site"],
+    }
+    assert gathered.taken == {"site": taken["site"]}
 
 
 def test_a_session_is_shown_readably(
