@@ -17,15 +17,19 @@ from tests.bench.table import Row, print_rows, write_rows
 def main() -> None:
     """Measure what was asked for, and print one table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
-    parser.add_argument("--only", choices=["workspaces", "sessions"])
-    parser.add_argument("--small", action="store_true", help="a quick trial of the sessions")
+    parser.add_argument("--only", choices=["workspaces", "sessions", "agent"])
+    parser.add_argument(
+        "--small", action="store_true", help="a quick trial; workspaces are always whole"
+    )
     parser.add_argument("--json", type=Path, help="also write the table there")
     options = parser.parse_args()
     rows: list[Row] = []
-    if options.only != "sessions":
+    if options.only in {None, "workspaces"}:
         rows += workspaces()
-    if options.only != "workspaces":
+    if options.only in {None, "sessions"}:
         rows += sessions(small=options.small)
+    if options.only in {None, "agent"}:
+        rows += agent(small=options.small)
     print_rows(rows)
     if options.json:
         write_rows(rows, options.json)
@@ -43,6 +47,13 @@ def sessions(*, small: bool) -> Iterator[Row]:
     from tests.bench.sessions import SMALL, Plan, measure_sessions  # noqa: PLC0415 - as above
 
     return measure_sessions(SMALL if small else Plan())
+
+
+def agent(*, small: bool) -> Iterator[Row]:
+    """Measure the agent daemon, which needs Docker and an engine of its own."""
+    from tests.bench.agent import SMALL, Plan, measure_agent  # noqa: PLC0415 - as above
+
+    return measure_agent(SMALL if small else Plan())
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ PATIENCE = 60.0  # s
 
 
 class Connection:
-    """A kept connection to a server on this machine."""
+    """A kept connection to a server, on this machine by default."""
 
-    def __init__(self, port: int, token: str = "") -> None:
+    def __init__(self, port: int, token: str = "", host: str = "127.0.0.1") -> None:
         self._token = token
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self._socket = socket.create_connection((host, port), timeout=PATIENCE)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray(1 << 18)
+        self.said = b""
+        """The head of the answer that came last, in lower case."""
 
     def __enter__(self) -> Self:
         return self
@@ -38,10 +40,11 @@ class Connection:
         """Name the socket for `select`."""
         return self._socket.fileno()
 
-    def request(self, path: str) -> bytes:
-        """Make the bytes of a GET request."""
+    def request(self, path: str, headers: str = "") -> bytes:
+        """Make the bytes of a GET request; `headers` are whole lines."""
         authorization = f"Authorization: Bearer {self._token}\r\n" if self._token else ""
-        return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}\r\n".encode()
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{authorization}{headers}\r\n"
+        return head.encode()
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Ask, and wait for the whole answer: its status and its body."""
@@ -80,9 +83,10 @@ class Connection:
         """Wait for an answer's head: its status, what came of the body, the length (0: unsaid)."""
         data = b""
         while b"\r\n\r\n" not in data:
-            data += self._some()
+            data += self.hear()
         head, _, rest = data.partition(b"\r\n\r\n")
-        _, found, length = head.lower().partition(b"content-length:")
+        self.said = head.lower()
+        _, found, length = self.said.partition(b"content-length:")
         return int(head[9:12]), rest, int(length.split(b"\r\n", 1)[0]) if found else 0
 
     def wait_for(self, words: bytes, within: float) -> bool:
@@ -93,10 +97,11 @@ class Connection:
             remaining = deadline - time.perf_counter()
             if remaining <= 0 or not select.select([self], [], [], remaining)[0]:
                 return False
-            said += self._some()
+            said += self.hear()
         return True
 
-    def _some(self) -> bytes:
+    def hear(self) -> bytes:
+        """Read what has come of a stream, at least a byte."""
         count = self._socket.recv_into(self._buffer)
         if not count:
             raise ConnectionError("the server closed the connection")

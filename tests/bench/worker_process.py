@@ -50,13 +50,12 @@ class WorkerProcess:
 
     def memory(self) -> tuple[int, int]:
         """Tell resident memory and its peak so far in bytes, with processes it started."""
-        fields = _status(self._process.pid)
+        fields = status(self._process.pid)
         return fields["VmRSS"], max(fields["VmHWM"], self._peak)
 
     def processor_time(self) -> float:
         """Tell the seconds of processor time it has used so far."""
-        # The clock of another process, as clock_getcpuclockid(3) names it: exact to nanoseconds.
-        return time.clock_gettime((~self._process.pid << 3) | 2)
+        return processor_time(self._process.pid)
 
     def stop(self) -> None:
         """End it as its starter would."""
@@ -86,7 +85,7 @@ class WorkerProcess:
         while not self._watched.wait(0.02):
             family = [self._process.pid, *_children(self._process.pid)]
             if len(family) > 1:
-                self._peak = max(self._peak, sum(map(_share, family)))
+                self._peak = max(self._peak, sum(map(memory_share, family)))
 
 
 @contextmanager
@@ -113,13 +112,20 @@ def free_port() -> int:
     return port
 
 
-def _status(pid: int) -> dict[str, int]:
+def processor_time(pid: int) -> float:
+    """Tell the seconds of processor time that a process has used so far."""
+    # The clock of another process, as clock_getcpuclockid(3) names it: exact to nanoseconds.
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def status(pid: int) -> dict[str, int]:
+    """Tell what the kernel says of a process's memory, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     pairs = (line.split(":", 1) for line in lines if line.startswith("Vm"))
     return {name: int(value.split()[0]) * 1024 for name, value in pairs}
 
 
-def _share(pid: int) -> int:
+def memory_share(pid: int) -> int:
     """Tell a process's memory, its part only of what it shares with others."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
