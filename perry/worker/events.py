@@ -1,9 +1,10 @@
 """Event streams: what changes in a journal, sent to whoever listens.
 
 A stream is a loop of one coroutine: send what its subscription has to tell, and when there is
-nothing more, sleep until the index wakes it or a heartbeat is due. A subscriber that reads slowly
-costs nothing; one that doesn't read at all is dropped. This module must not know how changes are
-noticed or what a session is.
+nothing more, sleep until the index wakes it or a heartbeat is due. All streams are woken at once,
+and an event is put into bytes once for all of them: the last of many must not wait for the first.
+A subscriber that reads slowly costs nothing; one that doesn't read at all is dropped. This module
+must not know how changes are noticed or what a session is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import anyio
 from starlette.responses import Response
 
 from perry.protocol import HEARTBEAT
-from perry.sessions.subscription import Subscription
+from perry.sessions.subscription import BATCH, Subscription
 from perry.worker.encoding import encode
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from perry.sessions.journal import Change, Journal
+    from perry.sessions.subscription import Told
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Streams(Generic[Thing]):
         patience: float = PATIENCE,
     ) -> None:
         self._journal = journal
-        self._tell = tell
+        self._news = _News(journal, tell)
         self._heartbeat = heartbeat
         self._patience = patience
         self._open: set[anyio.CancelScope] = set()
@@ -64,7 +66,7 @@ class Streams(Generic[Thing]):
 
     def subscribe(self, since: str | None) -> Response:
         """Make the answer that goes on after the event of that id; without one, it starts now."""
-        events = _Events(self._journal, self._tell, since, self._heartbeat)
+        events = _Events(Subscription(self._journal, since), self._news, self._heartbeat)
         return EventStream(self, events, self._patience)
 
     def close(self) -> None:
@@ -128,9 +130,10 @@ class EventStream(Response, Generic[Thing]):
         with self._events.listening():
             while True:
                 chunk = await self._events.next_chunk()
-                with anyio.move_on_after(self._patience) as patience:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                if patience.cancelled_caught:
+                try:
+                    async with asyncio.timeout(self._patience):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                except TimeoutError:
                     log.warning("dropped a subscriber that read nothing in %g s", self._patience)
                     return
 
@@ -140,58 +143,84 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
+class _News(Generic[Thing]):
+    """Wakes all streams of a journal at once, and puts each event into bytes once for them."""
+
+    def __init__(self, journal: Journal[Thing], tell: Callable[[Change[Thing]], object]) -> None:
+        self._journal = journal
+        self._tell = tell
+        self._listening = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_waking = False
+        self._blocks: dict[str, bytes] = {}
+        self.coming = asyncio.Event()
+        """Is set by the next change; the change after it sets another one."""
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Be woken by changes for a block."""
+        self._loop = asyncio.get_running_loop()
+        self._listening += 1
+        self._journal.listen(self._hear)
+        try:
+            yield
+        finally:
+            self._listening -= 1
+            if not self._listening:
+                self._journal.unlisten(self._hear)
+
+    def block(self, told: Told[Thing]) -> bytes:
+        """Give an event as it is sent."""
+        if (known := self._blocks.get(told.id)) and told.change:
+            return known
+        data = {} if told.change is None else self._tell(told.change)
+        block = f"id: {told.id}\nevent: {told.kind}\ndata: ".encode() + encode(data) + b"\n\n"
+        if told.change:
+            if len(self._blocks) >= BATCH:
+                self._blocks.clear()
+            self._blocks[told.id] = block
+        return block
+
+    def _hear(self) -> None:
+        if self._is_waking or self._loop is None:
+            return  # what is recorded by now is read when the streams get to it
+        self._is_waking = True
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the streams with it
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._is_waking = False
+        self.coming.set()
+        self.coming = asyncio.Event()
+
+
 class _Events(Generic[Thing]):
     """What one subscriber is sent next."""
 
     def __init__(
-        self,
-        journal: Journal[Thing],
-        tell: Callable[[Change[Thing]], object],
-        since: str | None,
-        heartbeat: float,
+        self, subscription: Subscription[Thing], news: _News[Thing], heartbeat: float
     ) -> None:
-        self._journal = journal
-        self._tell = tell
-        self._subscription = Subscription(journal, since)
+        self._subscription = subscription
+        self._news = news
         self._heartbeat = heartbeat
-        self._woken = asyncio.Event()
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Be woken by changes."""
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            if self._woken.is_set():
-                return  # what is recorded by now is read when the stream gets to it
-            try:
-                loop.call_soon_threadsafe(self._woken.set)
-            except RuntimeError:
-                return  # the loop has ended, and the stream with it
-
-        self._journal.listen(wake)
-        try:
-            yield
-        finally:
-            self._journal.unlisten(wake)
+        self.listening = news.listening
 
     async def next_chunk(self) -> bytes:
         """Wait for the next events, or for the time to say that there are none."""
         while True:
-            self._woken.clear()  # before reading: what comes in between wakes once more
+            coming = self._news.coming  # before reading: what comes in between is waited for no more
             if chunk := self._unread():
                 return chunk
-            with anyio.move_on_after(self._heartbeat) as silence:
-                await self._woken.wait()
-            if silence.cancelled_caught:
+            try:
+                async with asyncio.timeout(self._heartbeat):
+                    await coming.wait()
+            except TimeoutError:
                 return COMMENT
 
     def _unread(self) -> bytes:
         chunk = bytearray()
         for told in self._subscription.unread():
-            data = {} if told.change is None else self._tell(told.change)
-            chunk += f"id: {told.id}\nevent: {told.kind}\ndata: ".encode()
-            chunk += encode(data) + b"\n\n"
+            chunk += self._news.block(told)
             if len(chunk) >= CHUNK:
                 break
         return bytes(chunk)

@@ -27,7 +27,6 @@ from tests.bench.worker_process import memory_share, processor_time, status
 from tests.e2e.own_engine import OwnEngine, own_engine
 from tests.e2e.running_agent import RunningAgent
 
-LABEL = "perry.bench"
 AT_ONCE = 4  # workspaces that are made at the same time
 PATIENCE = 120.0  # s until the daemon has read all workspaces
 
@@ -102,20 +101,20 @@ def fleet_of(workspaces: int, sessions: int) -> Iterator[Fleet]:
         first = docker.from_env()
         stack.callback(first.close)
         finish(bundle.ensure_bundle(Engine.connect()))
-        address = stack.enter_context(own_engine(first, LABEL))
-        client = docker.DockerClient(base_url=address)
+        process = stack.enter_context(own_engine(first))
+        client = docker.DockerClient(base_url=process.address)
         stack.callback(client.close)
         runtime = f"{image.RUNTIME_REPOSITORY}:{image.recipe_digest()}"
-        OwnEngine(address, first, client, runtime).fill()
+        OwnEngine(process, process.address, first, client, runtime).fill()
         homes = [stack.enter_context(home_of(sessions)) for _ in range(workspaces)]
         stack.callback(lambda: _remove_all(client))
-        manager = WorkspaceManager(Engine(docker.APIClient(base_url=address)))
+        manager = WorkspaceManager(Engine(docker.APIClient(base_url=process.address)))
         with ThreadPoolExecutor(AT_ONCE) as making:
             berths = making.map(
                 lambda numbered: _make(manager, client, f"w{numbered[0]:02d}", numbered[1]),
                 enumerate(homes),
             )
-        yield Fleet(client, address, sessions, tuple(berths))
+        yield Fleet(client, process.address, sessions, tuple(berths))
 
 
 @contextmanager
