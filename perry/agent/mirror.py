@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import secrets
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from perry.sessions.models import Session
 
 Listing = tuple[PlacedSession, ...]
+Asked = tuple[str | None, str | None, bool]
+"""What is listed: a place, a coding agent (None for all), and whether children are, too."""
+
 Known = dict["Key", PlacedSession]
+One = tuple[PlacedSession | None, PlacedSession | None]
 Changed = tuple["Kind", "Key", "Thing | None"]
 
 
@@ -42,7 +46,7 @@ class Mirror:
         self._writing = threading.Lock()
         self._places: dict[str, Place] = {}
         self._known: dict[str, Known] = {}
-        self._listings: dict[tuple[str | None, str | None, bool], Listing] = {}
+        self._listings: dict[Asked, Listing] = {}
         self._version = 0
         self._run = secrets.token_hex(8)
         for key, thing in ledger.things():
@@ -84,19 +88,9 @@ class Mirror:
             found = self._listings.get(asked)
             if found is None:
                 names = self._known if workspace is None else (workspace,)
-                found = tuple(
-                    sorted(
-                        (
-                            session
-                            for name in names
-                            for session in self._known.get(name, {}).values()
-                            if agent in (None, session.agent_type)
-                            and (children or session.parent_id is None)
-                        ),
-                        key=_activity,
-                        reverse=True,
-                    )
-                )
+                sessions = (it for name in names for it in self._known.get(name, {}).values())
+                fitting = [session for session in sessions if _fits(session, asked)]
+                found = tuple(sorted(fitting, key=_age))
                 if found:  # whatever is asked for, few combinations have sessions
                     self._listings[asked] = found
             return found
@@ -130,10 +124,10 @@ class Mirror:
         key, now = _key(name, session), placed(session, name)
         with self._writing:
             before = self._known.get(name, {})
-            if before.get(key) != now:
-                self._change(
-                    name, {**before, key: now}, [(kind_of(before.get(key), now), key, now)]
-                )
+            was = before.get(key)
+            if was != now:
+                changes: list[Changed] = [(kind_of(was, now), key, now)]
+                self._change(name, {**before, key: now}, changes, (was, now))
 
     def drop(self, name: str, agent: str, session_id: str) -> None:
         """Forget one session. Raises LedgerUnwritable."""
@@ -142,7 +136,7 @@ class Mirror:
             before = self._known.get(name, {})
             if gone in before:
                 left = {key: session for key, session in before.items() if key != gone}
-                self._change(name, left, [("deleted", gone, None)])
+                self._change(name, left, [("deleted", gone, None)], (before[gone], None))
 
     def forget(self, name: str) -> None:
         """Forget a place and its sessions: it is gone. Raises LedgerUnwritable."""
@@ -155,32 +149,66 @@ class Mirror:
                 with self._lock:
                     del self._places[name]
 
-    def _change(self, name: str, now: Known | None, changes: Iterable[Changed]) -> None:
-        """Show a place's sessions as they are now, then tell; nothing is shown that can't be."""
+    def _change(
+        self, name: str, now: Known | None, changes: Iterable[Changed], one: One | None = None
+    ) -> None:
+        """Show a place's sessions as they are now, then tell; nothing is shown that can't be.
+
+        `one` is the only session that changed, as it was and as it is.
+        """
         before = self._known.get(name)
-        self._show(name, now)
+        self._show(name, now, one)
         try:
             self._journal.add(changes)
         except LedgerUnwritable:
-            self._show(name, before)
+            self._show(name, before, None)
             raise
 
-    def _show(self, name: str, now: Known | None) -> None:
+    def _show(self, name: str, now: Known | None, one: One | None) -> None:
         with self._lock:
             if now is None:
                 self._known.pop(name, None)
             else:
                 self._known[name] = now
-            self._listings.clear()
+            self._listings = (
+                {}
+                if one is None
+                else {
+                    asked: _moved(listing, asked, *one) for asked, listing in self._listings.items()
+                }
+            )
             self._version += 1
+
+
+def _fits(session: PlacedSession, asked: Asked) -> bool:
+    workspace, agent, children = asked
+    return (
+        workspace in (None, session.workspace)
+        and agent in (None, session.agent_type)
+        and (children or session.parent_id is None)
+    )
+
+
+def _moved(
+    listing: Listing, asked: Asked, was: PlacedSession | None, now: PlacedSession | None
+) -> Listing:
+    """Bring a list in line with the change of one session; to sort all of it would take longer."""
+    if was is not None and _fits(was, asked):
+        at = listing.index(was, bisect_left(listing, _age(was), key=_age))
+        listing = listing[:at] + listing[at + 1 :]
+    if now is not None and _fits(now, asked):
+        at = bisect_left(listing, _age(now), key=_age)
+        listing = (*listing[:at], now, *listing[at:])
+    return listing
+
+
+def _age(session: PlacedSession) -> int:
+    return -session.last_activity
 
 
 def _news(place: Place) -> Place:
     """Leave out what changes without being news: how old is what is shown."""
     return msgspec.structs.replace(place, as_of=None if place.as_of is None else 0)
-
-
-_activity = attrgetter("last_activity")
 
 
 def _key(name: str, session: Session) -> Key:

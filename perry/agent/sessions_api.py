@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from perry.agent.failures import told
+from perry.agent.listing import PIECE, Pieces
 from perry.agent.models import PlacedSession, placed
 from perry.client.local_client import LocalClient
 from perry.errors import PerryError, WorkerUnreachable, WorkspaceNotRunning
@@ -69,7 +70,7 @@ class SessionsApi:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._mirror = daemon.mirror
-        self._listed: tuple[Listing | None, tuple[Place, ...], bytes] = (None, (), b"")
+        self._pieces = Pieces()
         self._searching = anyio.CapacityLimiter(SEARCHES)
 
     def routes(self) -> list[Route]:
@@ -95,15 +96,10 @@ class SessionsApi:
         if has_tag(request, tag):
             return Response(status_code=304, headers=headers)
         found = self._mirror.sessions(workspace=workspace, agent=agent, children=children)
-        if offset or limit is not None:
-            page = found[offset : None if limit is None else offset + limit]
-            body = await in_thread(encode, _listing(page, len(found), places))
-            return raw_answer(body, headers=headers)
-        listed, listed_places, body = self._listed
-        if listed is not found or listed_places != places:
-            body = await in_thread(encode, _listing(found, len(found), places))
-            self._listed = found, places, body
-        return raw_answer(body, headers=headers)
+        page = found[offset : None if limit is None else offset + limit]
+        if len(page) > PIECE:
+            return await self._pieces.answer(page, len(found), places, headers)
+        return json_answer(_listing(page, len(found), places), headers=headers)
 
     def _asked_places(self, request: Request) -> tuple[str | None, tuple[Place, ...]]:
         """Read which place is asked for, and give it, or all. Raises HTTPException 404."""

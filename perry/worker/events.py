@@ -58,15 +58,14 @@ class Streams(Generic[Thing]):
         patience: float = PATIENCE,
     ) -> None:
         self._journal = journal
-        self._news = _News(journal, tell)
-        self._heartbeat = heartbeat
+        self._news = _News(journal, tell, heartbeat)
         self._patience = patience
         self._open: set[anyio.CancelScope] = set()
         self._closed = False
 
     def subscribe(self, since: str | None) -> Response:
         """Make the answer that goes on after the event of that id; without one, it starts now."""
-        events = _Events(Subscription(self._journal, since), self._news, self._heartbeat)
+        events = _Events(Subscription(self._journal, since), self._news)
         return EventStream(self, events, self._patience)
 
     def close(self) -> None:
@@ -144,30 +143,41 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class _News(Generic[Thing]):
-    """Wakes all streams of a journal at once, and puts each event into bytes once for them."""
+    """Wakes all streams of a journal at once, and puts each event into bytes once for them.
 
-    def __init__(self, journal: Journal[Thing], tell: Callable[[Change[Thing]], object]) -> None:
+    It wakes them after `heartbeat` seconds of silence as well, and counts these `beats`.
+    """
+
+    def __init__(
+        self, journal: Journal[Thing], tell: Callable[[Change[Thing]], object], heartbeat: float
+    ) -> None:
         self._journal = journal
         self._tell = tell
+        self._heartbeat = heartbeat
         self._listening = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._next_beat: asyncio.TimerHandle | None = None
         self._is_waking = False
         self._blocks: dict[str, bytes] = {}
+        self.beats = 0
         self.coming = asyncio.Event()
-        """Is set by the next change; the change after it sets another one."""
+        """Is set by the next change or beat; the one after it sets another event."""
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Be woken by changes for a block."""
-        self._loop = asyncio.get_running_loop()
+        """Be woken for a block."""
         self._listening += 1
-        self._journal.listen(self._hear)
+        if self._listening == 1:
+            self._loop = asyncio.get_running_loop()
+            self._next_beat = self._loop.call_later(self._heartbeat, self._beat)
+            self._journal.listen(self._hear)
         try:
             yield
         finally:
             self._listening -= 1
             if not self._listening:
                 self._journal.unlisten(self._hear)
+                self._rest()
 
     def block(self, told: Told[Thing]) -> bytes:
         """Give an event as it is sent."""
@@ -190,32 +200,39 @@ class _News(Generic[Thing]):
 
     def _wake(self) -> None:
         self._is_waking = False
+        self._rest()
+        if self._listening and self._loop is not None:
+            self._next_beat = self._loop.call_later(self._heartbeat, self._beat)
         self.coming.set()
         self.coming = asyncio.Event()
+
+    def _beat(self) -> None:
+        self.beats += 1
+        self._wake()
+
+    def _rest(self) -> None:
+        if self._next_beat is not None:
+            self._next_beat.cancel()
 
 
 class _Events(Generic[Thing]):
     """What one subscriber is sent next."""
 
-    def __init__(
-        self, subscription: Subscription[Thing], news: _News[Thing], heartbeat: float
-    ) -> None:
+    def __init__(self, subscription: Subscription[Thing], news: _News[Thing]) -> None:
         self._subscription = subscription
         self._news = news
-        self._heartbeat = heartbeat
         self.listening = news.listening
 
     async def next_chunk(self) -> bytes:
         """Wait for the next events, or for the time to say that there are none."""
+        beats = self._news.beats
         while True:
-            coming = self._news.coming  # before reading: what comes in between is waited for no more
+            coming = self._news.coming  # before reading: what comes in between is not waited for
             if chunk := self._unread():
                 return chunk
-            try:
-                async with asyncio.timeout(self._heartbeat):
-                    await coming.wait()
-            except TimeoutError:
+            if self._news.beats != beats:
                 return COMMENT
+            await coming.wait()
 
     def _unread(self) -> bytes:
         chunk = bytearray()
