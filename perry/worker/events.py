@@ -126,15 +126,15 @@ class EventStream(Response, Generic[Thing]):
 
     async def _send_events(self, send: Send) -> None:
         await self._start(send)
-        with self._events.listening():
+        loop = asyncio.get_running_loop()
+        with self._events.listening(), anyio.CancelScope() as stuck:
             while True:
                 chunk = await self._events.next_chunk()
-                try:
-                    async with asyncio.timeout(self._patience):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                except TimeoutError:
-                    log.warning("dropped a subscriber that read nothing in %g s", self._patience)
-                    return
+                late = loop.call_later(self._patience, stuck.cancel)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                late.cancel()
+        if stuck.cancelled_caught:
+            log.warning("dropped a subscriber that read nothing in %g s", self._patience)
 
 
 async def _disconnected(receive: Receive) -> None:

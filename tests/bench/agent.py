@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from random import Random
+from selectors import EVENT_READ, BaseSelector, DefaultSelector
 
 from tests.bench.connection import Connection
 from tests.bench.fleet import AgentProcess, Berth, Fleet, agent_over, fleet_of
@@ -214,31 +215,34 @@ def _told(
 ) -> tuple[list[float], list[float]]:
     """Append: the seconds until the probe has heard of each, and until all others have."""
     one, last = [], []
-    for number in range(times):
-        _listen_until(time.perf_counter() + rng.uniform(0.015, 0.050), [probe, *crowd])
-        live = berths[number % len(berths)].live
-        words = live.id.encode()
-        waiting = {probe, *crowd}
-        began = time.perf_counter()
-        live.append()
-        while waiting:
-            ready = select.select(waiting, [], [], TOO_LATE)[0]
-            assert ready, f"{len(waiting)} heard nothing in {TOO_LATE} s"
-            ready.sort(key=lambda each: each is not probe)  # its own time comes first
-            for each in ready:
-                if words in each.hear():
-                    waiting.discard(each)
-                    if each is probe:
-                        one.append(time.perf_counter() - began)
-        last.append(time.perf_counter() - began)
+    with DefaultSelector() as streams:
+        for each in (probe, *crowd):
+            streams.register(each, EVENT_READ, each)
+        for number in range(times):
+            _listen_until(time.perf_counter() + rng.uniform(0.015, 0.050), streams)
+            live = berths[number % len(berths)].live
+            words = live.id.encode()
+            left = {probe, *crowd}
+            began = time.perf_counter()
+            live.append()
+            while left:
+                ready = [key.data for key, _ in streams.select(TOO_LATE)]
+                assert ready, f"{len(left)} heard nothing in {TOO_LATE} s"
+                ready.sort(key=lambda each: each is not probe)  # its own time comes first
+                for each in ready:
+                    if words in each.hear():
+                        left.discard(each)
+                        if each is probe:
+                            one.append(time.perf_counter() - began)
+            last.append(time.perf_counter() - began)
     return one, last
 
 
-def _listen_until(deadline: float, streams: Sequence[Connection]) -> None:
+def _listen_until(deadline: float, streams: BaseSelector) -> None:
     """Let go by whatever else is said."""
     while (left := deadline - time.perf_counter()) > 0:
-        for each in select.select(streams, [], [], left)[0]:
-            each.hear()
+        for key, _ in streams.select(left):
+            key.data.hear()
 
 
 def _append(berth: Berth, probe: Connection) -> None:
