@@ -7,6 +7,7 @@ know how the place is reached, or what to do when it is lost.
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from perry.errors import WorkerError
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from perry.agent.mirror import Mirror
     from perry.agent.models import Place
     from perry.client.session_client import SessionClient
+
+_TAKING_IN = ThreadPoolExecutor(1, "taking-in")
+"""Takes in whole lists, one after the other as they have to be. The C library keeps for a thread
+what it has freed: with a thread for each place that would be megabytes."""
 
 
 def follow(
@@ -32,7 +37,9 @@ def follow(
     with contextlib.closing(client.events()) as events:
         for event in events:
             if event.kind in {"ready", "reset"}:
-                mirror.replace(place, client.list_sessions(children=True))
+                sessions = client.list_sessions(children=True)
+                _TAKING_IN.submit(mirror.replace, place, sessions).result()
+                del sessions
                 begun()
                 is_greeted = True
             elif event.session is not None:

@@ -110,6 +110,7 @@ class Mirror:
         now = {_key(name, session): placed(session, name) for session in sessions}
         with self._writing:
             before = self._known.get(name, {})
+            now |= {key: was for key, was in before.items() if now.get(key) == was}  # kept once
             changes: list[Changed] = [
                 (kind_of(before.get(key), session), key, session)
                 for key, session in sorted(now.items(), key=lambda item: item[1].last_activity)

@@ -6,6 +6,7 @@ says of each place how it was read and how old that is. This module must not kno
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 import msgspec
@@ -40,5 +41,10 @@ class Place(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def placed(session: Session, workspace: str) -> PlacedSession:
-    """Put a session in its place."""
-    return PlacedSession(*msgspec.structs.astuple(session), workspace=workspace)
+    """Put a session in its place; what thousands of sessions say alike is kept once."""
+    alike = {
+        name: sys.intern(text)
+        for name in ("agent_type", "directory", "git_branch", "model")
+        if (text := getattr(session, name)) is not None
+    }
+    return PlacedSession(**{**msgspec.structs.asdict(session), **alike}, workspace=workspace)
