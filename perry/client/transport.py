@@ -8,6 +8,7 @@ what carries the bytes.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -17,6 +18,10 @@ import httpx
 
 IDLE = 30.0
 """Seconds after which a connection that nobody used is closed."""
+
+UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""What every transport is given in place of a context of its own: a worker speaks plain HTTP, and
+to read the system's certificates takes 50 ms."""
 
 TransportFactory = Callable[[], httpx.BaseTransport]
 """Makes one connection's transport; every channel to a worker has its own."""
@@ -49,7 +54,7 @@ def over_tcp() -> httpx.BaseTransport:
     """Make a transport of one TCP connection. No proxy ever sees a worker."""
     return httpx.HTTPTransport(
         trust_env=False,
-        verify=False,  # plain HTTP: reading the system's certificates takes 50 ms
+        verify=UNUSED,
         limits=httpx.Limits(max_connections=1, keepalive_expiry=IDLE),
     )
 
@@ -58,7 +63,7 @@ class StreamTransport(httpx.HTTPTransport):
     """A transport of one connection at a time, each one opened by `open_stream`."""
 
     def __init__(self, open_stream: Opener) -> None:
-        super().__init__(trust_env=False, verify=False)
+        super().__init__(trust_env=False, verify=UNUSED)
         self._pool = httpcore.ConnectionPool(
             max_connections=1, keepalive_expiry=IDLE, network_backend=_Backend(open_stream)
         )
