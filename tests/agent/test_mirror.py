@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -190,4 +191,44 @@ def test_a_reader_that_comes_back_after_restarts_has_what_is_listed(
                     copy.pop((change.key[0], change.key[2]), None)
             position = unread.position
         assert copy == listed(mirror)
+    ledger.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["one", "two"]),
+            st.sampled_from("abcdef"),
+            st.integers(0, 4),
+            st.sampled_from([None, "a"]),
+        ),
+        max_size=30,
+    )
+)
+def test_a_list_that_follows_each_change_is_the_list_made_anew(
+    tmp_path_factory: pytest.TempPathFactory,
+    changes: list[tuple[str, str, int, str | None]],
+) -> None:
+    """A session without messages stands for one that goes."""
+    ledger = Ledger(tmp_path_factory.mktemp("ledger") / "ledger")
+    mirror = Mirror(ledger)
+    for place, name, count, parent in changes:
+        if count:
+            mirror.put(place, msgspec.structs.replace(session(name, count), parent_id=parent))
+        else:
+            mirror.drop(place, "claude", name)
+        for children in (True, False):
+            kept = mirror.sessions(children=children)
+            assert [one.last_activity for one in kept] == sorted(
+                (one.last_activity for one in kept), reverse=True
+            )
+            there = {(one.workspace, one.id): one for one in kept}
+            assert len(there) == len(kept)
+            assert there == {
+                (one.workspace, one.id): one
+                for where in ("one", "two")
+                for one in mirror.sessions(workspace=where, children=True)
+                if children or one.parent_id is None
+            }
     ledger.close()
