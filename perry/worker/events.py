@@ -18,7 +18,7 @@ import anyio
 from starlette.responses import Response
 
 from perry.protocol import HEARTBEAT
-from perry.sessions.subscription import BATCH, Subscription
+from perry.sessions.subscription import Subscription
 from perry.worker.encoding import encode
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ Thing = TypeVar("Thing")
 PATIENCE = 30.0  # s that a subscriber may leave what it was sent unread
 FAREWELL = 0.05  # s for the end of a stream, which a subscriber that reads gets at once
 CHUNK = 32 * 1024  # bytes from which on a chunk takes no more events
+SHARED = 8 * CHUNK  # bytes of events that are kept for all streams
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 MEDIA_TYPE = "text/event-stream"
@@ -159,6 +160,7 @@ class _News(Generic[Thing]):
         self._next_beat: asyncio.TimerHandle | None = None
         self._is_waking = False
         self._blocks: dict[str, bytes] = {}
+        self._weight = 0
         self.beats = 0
         self.coming = asyncio.Event()
         """Is set by the next change or beat; the one after it sets another event."""
@@ -186,8 +188,9 @@ class _News(Generic[Thing]):
         data = {} if told.change is None else self._tell(told.change)
         block = f"id: {told.id}\nevent: {told.kind}\ndata: ".encode() + encode(data) + b"\n\n"
         if told.change:
-            if len(self._blocks) >= BATCH:
-                self._blocks.clear()
+            self._weight += len(block)
+            if self._weight > SHARED:
+                self._blocks, self._weight = {}, len(block)
             self._blocks[told.id] = block
         return block
 
