@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CAPACITY = 4096
 """Changes that are remembered; 10,000 sessions changing at once are a reset."""
 
-WEIGHT = 4 * 1024 * 1024
+WEIGHT = 2 * 1024 * 1024
 """Bytes of texts in them, at most: a session may have a very long first prompt."""
 
 Kind = Literal["created", "updated", "deleted"]
