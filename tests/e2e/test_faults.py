@@ -313,7 +313,7 @@ def _at_once(do: Callable[[Container], object], containers: list[Container]) -> 
 PYTHON = "lib/ld.so --library-path $PWD/lib $PWD/bin/python3 -I -S -c"
 
 LIAR = """
-import socket, time
+import os, socket, time
 while True:
     try:
         server = socket.create_server(("0.0.0.0", 7392))
@@ -324,7 +324,7 @@ body = b'{"status":"ok","version":"0","digest":"x","sessionCount":0}'
 answer = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body
 while True:
     connection, _ = server.accept()
-    with connection, open("/tmp/heard", "ab") as heard:
+    with connection, open(os.environ["HOME"] + "/heard", "ab") as heard:
         heard.write(connection.recv(65536))
         connection.sendall(answer)
 """
@@ -346,7 +346,7 @@ def test_a_liar_on_the_workers_port_gets_no_token_and_hides_nothing(
     write(container, "s", 2)
     assert agent.ask("POST", "/api/workspaces/liar/refresh").status_code == 200
     assert agent.counts("liar") == {"s": 2}
-    heard = shell(container, f"{BUSYBOX} cat /tmp/heard")
+    heard = shell(container, f"{BUSYBOX} cat $HOME/heard")
     assert "GET /health" in heard
     assert "uthorization" not in heard
     TABLE.add("a liar on 7392", None, "no token sent; sessions read by snapshot")
@@ -390,7 +390,7 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-open("/tmp/spinning", "w").close()
+open(os.environ["HOME"] + "/spinning", "w").close()
 while True:
     try:
         Server(("0.0.0.0", 7392), Handler).serve_forever()
@@ -415,8 +415,8 @@ def test_a_worker_that_makes_no_sense_is_replaced_and_holds_nobody_up(
     arguments = " ".join(map(shlex.quote, [IMPOSTOR, *words]))
     script = f"""
         cd /opt/perry/layers/runtime-*
-        ($PWD/{PYTHON} {arguments} >/tmp/impostor 2>&1 &)
-        until [ -e /tmp/spinning ]; do {BUSYBOX} sleep 0.02; done
+        ($PWD/{PYTHON} {arguments} >/dev/null 2>&1 &)
+        until [ -e $HOME/spinning ]; do {BUSYBOX} sleep 0.02; done
         exec {BUSYBOX} sh -c {shlex.quote(KILL_SERVING)}
     """
     shell(workspace, script, user="0")
