@@ -238,11 +238,15 @@ def test_where_no_engine_answers_it_says_where_it_looked(
     perry: Perry, host: str, words: tuple[str, ...]
 ) -> None:
     away = Perry(perry.directory, {**perry.environment, "DOCKER_HOST": host})
-    for command in (("workspace", "list"), ("workspace", "init", "a"), ("session", "list")):
+    for command in (("workspace", "list"), ("workspace", "init", "a")):
         done = away.run(*command)
         assert_refused(done, 1, *words)
         assert done.stdout == ""
         assert len(done.stderr.splitlines()) == 2, done.stderr
+    host_alone = away.run("session", "list")
+    assert (host_alone.returncode, host_alone.stdout) == (0, "")
+    assert host_alone.stderr.startswith("warning: the engine: ")
+    assert all(word in host_alone.stderr for word in words), host_alone.stderr
 
 
 def test_a_context_that_is_broken_is_said(perry: Perry, tmp_path: Path) -> None:
