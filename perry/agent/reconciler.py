@@ -8,7 +8,6 @@ It must not know what a keeper does.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING
@@ -128,11 +127,12 @@ class Reconciler:
 
     def _check_now_and_then(self) -> None:
         while not self._stopped.wait(FULL_CHECK):
-            with contextlib.suppress(EngineError):  # the listening thread says so
-                try:
-                    self.check()
-                except PerryError as error:
-                    log.warning("the full check failed: %s", error.message)
+            try:
+                self.check()
+            except EngineError:
+                continue  # the listening thread says so
+            except PerryError as error:
+                log.warning("the full check failed: %s", error.message)
 
     def _take(self, event: EngineEvent) -> None:
         if event.container_id not in self._names and _may_be_new(event):
