@@ -238,6 +238,7 @@ class Keeper:
         finally:
             with self._lock:
                 self._client = None
+        self._shown_from_memory("the connection to its worker was lost")
         return NEWS
 
     def _begin(self, client: SessionClient) -> None:
@@ -307,9 +308,12 @@ class Keeper:
 
     def _failed(self, error: PerryError) -> float:
         """Say so, and how long to wait."""
-        place = self._mirror.place(self.name)
-        self._remember("unknown" if place is None else place.state, error.message)
+        self._shown_from_memory(error.message)
         return self._backed_off()
+
+    def _shown_from_memory(self, error: str) -> None:
+        place = self._mirror.place(self.name)
+        self._remember("unknown" if place is None else place.state, error)
 
     def _backed_off(self) -> float:
         """Return how long to wait: longer, the more often it has failed in a row."""
