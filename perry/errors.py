@@ -25,12 +25,16 @@
     │   ├── AgentUnreachable       none answers at its address, or it is another user's
     │   ├── AgentRunning           one runs there already
     │   └── LedgerUnwritable       what changed can't be kept, as on a full disk
+    ├── ArchiveError             the archive of sessions
+    │   ├── ArchiveUnusable        its file can't be read or written now
+    │   └── ArchiveBroken          its file is damaged
     └── SessionError
         ├── SessionNotFound
         └── SessionAmbiguous       a shortened id fits several (carries them)
 
 Every error says what happened, to which workspace, and what to do now: `message` is the first,
-`hint` the last. Foreign errors become these in `workspace/engine.py` and `client/` only. This
+`hint` the last. Foreign errors become these in `workspace/engine.py`, `client/`
+and `archive/database.py` only. This
 module knows nothing but the words.
 """
 
@@ -161,6 +165,18 @@ class AgentRunning(AgentError):
 
 class LedgerUnwritable(AgentError):
     """The agent daemon can't keep what changed."""
+
+
+class ArchiveError(PerryError):
+    """The archive of sessions."""
+
+
+class ArchiveUnusable(ArchiveError):
+    """Its file can't be read or written now: a full disk, no permission, a newer perry's."""
+
+
+class ArchiveBroken(ArchiveError):
+    """Its file is damaged, or no database at all."""
 
 
 class SessionError(PerryError):

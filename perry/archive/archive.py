@@ -1,0 +1,229 @@
+"""The archive: every session as it was seen last, kept when its workspace has it no more.
+
+What comes in is compared with what is kept, so taking in the same twice changes nothing, whoever
+does it: only what is new is written, and a session that was rewritten is kept as it is now. What
+perry itself deletes is hidden, and gone for good after a while. This module must not know where
+sessions come from.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from perry.archive.bounds import prune, purge, remove
+from perry.archive.database import Database
+from perry.archive.models import Statistics
+from perry.archive.search import search
+from perry.archive.shelf import Shelf, kept, read
+from perry.errors import SessionNotFound
+from perry.sessions.models import MessagePage, Session
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from perry.archive.models import Filters, Found, Kept, Key, Merged, Piece
+    from perry.archive.terms import Query
+
+FILE = "archive.sqlite"
+
+RESTORABLE = 30 * 24 * 3600
+"""Seconds for which what perry deleted can be brought back."""
+
+LATE = 60
+"""Seconds after its deletion in which a session may still be told of; later, it was put back."""
+
+_LISTED = "SELECT workspace, shown, messages, deleted_at FROM session WHERE messages > 0"
+
+
+class Archive:
+    """The archive in a file, made where there is none; may be used from any thread and process.
+
+    Raises, as everything here does, ArchiveBroken and ArchiveUnusable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._database = Database(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def merge(self, pieces: Iterable[Piece]) -> list[Merged]:
+        """Take in pieces, all or none; says of each whether its session has to be read from 0.
+
+        It has to (`again`) where the piece doesn't go on from what is kept.
+        """
+        with self._database.writing() as connection:
+            return [self._merge(connection, piece) for piece in pieces]
+
+    def stale(self, workspace: str, sessions: Iterable[Session]) -> list[Session]:
+        """Return those of a workspace's sessions that aren't kept as they are now."""
+        left = {(one.agent_type, one.id): one for one in sessions}
+        deleted = "deleted_at IS NULL OR deleted_at < ?"
+        with self._database.reading() as connection:
+            floor = _floor(connection)
+            rows = connection.execute(
+                f"SELECT agent, id, body, ({deleted}) FROM session WHERE workspace = ?",  # noqa: S608
+                (_now() - LATE * 1000, workspace),
+            )
+            for agent, name, body, is_there in rows:
+                one = left.get((agent, name))
+                if one is not None and (not is_there or body == msgspec.json.encode(one)):
+                    del left[agent, name]
+        return [one for one in left.values() if one.last_activity >= floor]
+
+    def held(self, key: Key) -> int:
+        """Return how many messages of a session are kept."""
+        with self._database.reading() as connection:
+            query = "SELECT messages FROM session WHERE workspace = ? AND agent = ? AND id = ?"
+            row = connection.execute(query, key).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def workspaces(self) -> list[str]:
+        """Name the places that sessions are kept of."""
+        query = "SELECT DISTINCT workspace FROM session WHERE messages > 0 AND deleted_at IS NULL"
+        with self._database.reading() as connection:
+            return sorted(name for [name] in connection.execute(query))
+
+    def sessions(self, workspace: str | None = None, *, deleted: bool = False) -> list[Kept]:
+        """List what is kept, newest activity first; or what was deleted and can be restored."""
+        query = f"{_LISTED} AND (deleted_at IS NOT NULL) = ? AND workspace = ifnull(?, workspace)"
+        with self._database.reading() as connection:
+            rows = connection.execute(f"{query} ORDER BY last_activity DESC", (deleted, workspace))
+            return [kept(*row) for row in rows]
+
+    def session(self, key: Key) -> Kept:
+        """Get one session. Raises SessionNotFound."""
+        query = f"{_LISTED} AND deleted_at IS NULL AND workspace = ? AND agent = ? AND id = ?"
+        with self._database.reading() as connection:
+            row = connection.execute(query, key).fetchone()
+        if row is None:
+            raise _not_found(key)
+        return kept(*row)
+
+    def messages(self, key: Key, *, limit: int, offset: int = 0) -> MessagePage:
+        """Get a page in time order, `offset` counted from the newest. Raises SessionNotFound."""
+        query = (
+            "SELECT number, messages FROM session WHERE workspace = ? AND agent = ? AND id = ?"
+            " AND deleted_at IS NULL AND messages > 0"
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query, key).fetchone()
+            if row is None:
+                raise _not_found(key)
+            number, total = row
+            stop = max(0, total - offset)
+            page = read(connection, number, max(0, stop - limit), stop)
+        return MessagePage(key[2], tuple(page), total)
+
+    def search(self, query: Query, filters: Filters, *, limit: int, offset: int = 0) -> Found:
+        """Find messages that have all of the query's terms; see `perry.archive.search`."""
+        with self._database.reading() as connection:
+            return search(connection, query, filters, limit=limit, offset=offset)
+
+    def delete(self, key: Key) -> None:
+        """Hide a session and those it started; a while later they are gone for good."""
+        with self._database.writing() as connection:
+            self._mark(connection, key, _now())
+
+    def restore(self, key: Key) -> None:
+        """Undo `delete`. Raises SessionNotFound where there is nothing to restore."""
+        with self._database.writing() as connection:
+            if not self._mark(connection, key, None):
+                raise _not_found(key)
+
+    def forget(self, key: Key) -> None:
+        """Remove a session for good."""
+        with self._database.writing() as connection:
+            query = "SELECT number FROM session WHERE workspace = ? AND agent = ? AND id = ?"
+            for [number] in connection.execute(query, key).fetchall():
+                remove(connection, number)
+
+    def prune(self, *, oldest: int | None = None, largest: int | None = None) -> int:
+        """Remove what is beyond the bounds, and what was deleted long ago; returns how much.
+
+        That are sessions last active before `oldest` (ms since the epoch), and the oldest ones
+        until all takes `largest` bytes.
+        """
+        removed = purge(self._database, _now() - RESTORABLE * 1000)
+        return removed + prune(self._database, oldest=oldest, largest=largest)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is to be taken in."""
+        with self._database.reading() as connection:
+            return _fact(connection, "off") is not None
+
+    def turn(self, *, on: bool) -> None:
+        """Have new messages taken in, or not; what is kept stays."""
+        with self._database.writing() as connection:
+            if on:
+                connection.execute("DELETE FROM fact WHERE name = 'off'")
+            else:
+                connection.execute("INSERT OR REPLACE INTO fact VALUES ('off', '1')")
+
+    def statistics(self) -> Statistics:
+        """Tell how much there is."""
+        query = """
+            SELECT count(*), ifnull(sum(messages), 0), count(deleted_at), ifnull(sum(content), 0),
+            min(last_activity) FROM session WHERE messages > 0
+        """
+        with self._database.reading() as connection:
+            sessions, messages, deleted, content, oldest = connection.execute(query).fetchone()
+            floor, is_off = _floor(connection), _fact(connection, "off") is not None
+        files = (self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm"))
+        size = sum(file.stat().st_size for file in files if file.exists())
+        return Statistics(
+            sessions - deleted, messages, deleted, content, size, oldest, floor, is_off
+        )
+
+    @staticmethod
+    def _merge(connection: sqlite3.Connection, piece: Piece) -> Merged:
+        shelf = Shelf.of(connection, piece.workspace, piece.session)
+        if shelf.deleted_at is not None and _now() - shelf.deleted_at < LATE * 1000:
+            return "taken"  # told of before it was deleted
+        return shelf.merge(piece)
+
+    @staticmethod
+    def _mark(connection: sqlite3.Connection, key: Key, deleted_at: int | None) -> int:
+        """Mark a session and its descendants; returns how many there are."""
+        workspace, agent, _ = key
+        marked, names = 0, [key[2]]
+        query = "UPDATE session SET deleted_at = ? WHERE workspace = ? AND agent = ? AND id = ?"
+        children = "SELECT id FROM session WHERE workspace = ? AND agent = ? AND parent = ?"
+        seen = set(names)
+        while names:
+            name = names.pop()
+            marked += connection.execute(query, (deleted_at, workspace, agent, name)).rowcount
+            found = {child for [child] in connection.execute(children, (workspace, agent, name))}
+            names += found - seen
+            seen |= found
+        return marked
+
+
+def _fact(connection: sqlite3.Connection, name: str) -> str | None:
+    row = connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _floor(connection: sqlite3.Connection) -> int:
+    return int(_fact(connection, "floor") or 0)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _not_found(key: Key) -> SessionNotFound:
+    workspace, _, name = key
+    return SessionNotFound(
+        f"The archive has no session {name!r} of {workspace}.",
+        hint="`perry session list --archived` lists what it has.",
+        workspace=workspace,
+    )
