@@ -22,6 +22,7 @@ import perry
 from perry.agent.access import LOGIN, cookie_value
 from perry.agent.failures import broken, failed
 from perry.agent.guard import COOKIE, Guard
+from perry.agent.search_api import SearchApi
 from perry.agent.sessions_api import SessionsApi
 from perry.agent.workspaces_api import WorkspacesApi
 from perry.errors import EngineError, PerryError
@@ -86,6 +87,7 @@ def routes(
         Route("/api/stop", api.stop, methods=["POST"]),
         Route("/api/events", api.events),
         *SessionsApi(daemon).routes(),
+        *SearchApi(daemon).routes(),
         *WorkspacesApi(daemon).routes(),
     ]
 
@@ -145,9 +147,15 @@ class Api:
                 "startedAt": self._started_at,
                 "engine": {"reachable": problem is None, "error": problem and problem.message},
                 "watch": host.watch if host.is_ready else None,
+                "archive": self._archive(),
                 "places": self._daemon.mirror.places(),
             }
         )
+
+    def _archive(self) -> dict[str, object]:
+        intake = self._daemon.intake
+        problem = intake.problem
+        return {"pending": intake.pending, "error": problem and problem.message}
 
     def _engine_problem(self) -> EngineError | None:
         try:

@@ -1,4 +1,4 @@
-"""The daemon's parts, put together: the ledger, the mirror, the host and the workspaces' keepers.
+"""The daemon's parts, put together: ledger, mirror, host, the workspaces' keepers, archive.
 
 It must not know HTTP.
 """
@@ -10,6 +10,7 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from perry.agent.host import Host
+from perry.agent.intake import Intake
 from perry.agent.ledger import Ledger
 from perry.agent.mirror import Mirror
 from perry.agent.reconciler import Reconciler
@@ -30,7 +31,8 @@ M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 class Daemon:
     """Everything that runs beside the HTTP server; `connect` reaches the engine.
 
-    `directory` is where the daemon of `port` keeps its ledger. Raises LedgerUnwritable.
+    `directory` is where the daemon of `port` keeps its ledger, `archive` the file of the archive.
+    Raises LedgerUnwritable.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Daemon:
         directory: Path,
         port: int,
         *,
+        archive: Path,
         home: Path,
         env: Mapping[str, str],
         connect: Callable[[], Engine],
@@ -46,15 +49,18 @@ class Daemon:
         self.mirror = Mirror(self.ledger)
         self.host = Host(home, env, self.mirror)
         self.reconciler = Reconciler(connect, self.mirror)
+        self.intake = Intake(archive, self.mirror, self.ledger.journal, self.asking)
 
     def start(self) -> None:
         """Begin to watch, to listen and to keep."""
         _have_memory_returned()
         self.host.start()
         self.reconciler.start()
+        self.intake.start()
 
     def stop(self) -> None:
         """End; the workers go on."""
+        self.intake.stop()
         self.reconciler.stop()
         self.host.stop()
         self.ledger.close()

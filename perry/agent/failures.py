@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perry.errors import (
+    ArchiveError,
     BuildError,
     CloneFailed,
     EngineFailure,
@@ -43,6 +44,7 @@ STATUSES: tuple[tuple[type[PerryError], int], ...] = (
     (ForeignContainer, 409),
     (ImageUnusable, 409),
     (PortTaken, 409),
+    (ArchiveError, NOT_NOW),
     (EngineUnreachable, NOT_NOW),
     (EngineFailure, 502),
     (BuildError, 502),

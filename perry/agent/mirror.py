@@ -22,6 +22,7 @@ from perry.workspace.names import HOST
 
 if TYPE_CHECKING:
     from perry.agent.ledger import Ledger, Thing
+    from perry.agent.models import Standing
     from perry.sessions.journal import Key, Kind
     from perry.sessions.models import Session
 
@@ -78,6 +79,20 @@ class Mirror:
         """Return how a place is known, None for one that isn't."""
         with self._lock:
             return self._places.get(name)
+
+    def session(self, key: Key) -> PlacedSession | None:
+        """Return one session by its place, coding agent and id, None where there is none."""
+        with self._lock:
+            return self._known.get(key[0], {}).get(key)
+
+    def standing(self, key: Key) -> Standing:
+        """Tell where a session stands, whether its place has it or not."""
+        return "archived" if self.session(key) is None else self.stands(key[0])
+
+    def stands(self, name: str) -> Standing:
+        """Tell where the sessions stand that a place has."""
+        place = self.place(name)
+        return "live" if place is not None and place.via in {"host", "worker"} else "stopped"
 
     def sessions(
         self, *, workspace: str | None = None, agent: str | None = None, children: bool = False

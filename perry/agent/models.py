@@ -14,6 +14,8 @@ import msgspec
 from perry.sessions.models import Session
 
 Via = Literal["host", "worker", "snapshot", "memory"]
+Standing = Literal["live", "stopped", "archived"]
+"""Whether a session's place is asked itself, or was read last, or has the session no more."""
 
 
 class PlacedSession(
@@ -22,6 +24,12 @@ class PlacedSession(
     """A session, and the name of the place that it is in (`host`, or a workspace's)."""
 
     workspace: str
+
+
+class StandingSession(PlacedSession, frozen=True, kw_only=True, rename="camel", gc=False):
+    """A session of any place, or of the archive, and where it stands."""
+
+    standing: Standing
 
 
 class Place(msgspec.Struct, frozen=True, rename="camel"):
@@ -48,3 +56,9 @@ def placed(session: Session, workspace: str) -> PlacedSession:
         if (text := getattr(session, name)) is not None
     }
     return PlacedSession(**{**msgspec.structs.asdict(session), **alike}, workspace=workspace)
+
+
+def standing_session(session: Session, workspace: str, standing: Standing) -> StandingSession:
+    """Say of a session where it is, and where it stands."""
+    known = msgspec.structs.asdict(session)
+    return StandingSession(**{**known, "workspace": workspace, "standing": standing})

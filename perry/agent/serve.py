@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from perry.agent.access import ensure_token, login_link, state_directory
 from perry.agent.app import create_app, told
 from perry.agent.daemon import Daemon
+from perry.archive.archive import archive_path
 from perry.client.agent_client import AgentClient
 from perry.errors import AgentRunning, PerryError, PortInUse
 from perry.protocol import AGENT_PORT
@@ -72,7 +73,14 @@ def run(
         raise _running(host, port, token) or error from error
     with closing(listener), closing(listener.dup()):  # the port is kept until all has ended
         port = listener.getsockname()[1]
-        daemon = Daemon(directory, port, home=Path.home(), env=env, connect=Engine.connect)
+        daemon = Daemon(
+            directory,
+            port,
+            archive=archive_path(),
+            home=Path.home(),
+            env=env,
+            connect=Engine.connect,
+        )
         streams = Streams(daemon.ledger.journal, told)
         app = create_app(daemon, token, streams, hosts=frozenset({host.lower()}), stop=_stop)
         url = _url(host, port)

@@ -34,6 +34,8 @@ T = TypeVar("T")
 LARGEST_REQUEST = 1024 * 1024  # bytes
 LOG_LINES = 1000  # the last ones, where the client names no number
 
+SETTLING = 10.0  # s at most that the archive is waited for before a workspace is removed
+
 
 class Wanted(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     """What `POST /api/workspaces` takes: a WorkspaceSpec."""
@@ -100,6 +102,7 @@ class WorkspacesApi:
         )
 
     def _remove(self, name: str, *, keep_volume: bool) -> Removed:
+        self._daemon.intake.settle(name, SETTLING)  # what was said last is to stay
         removed = self._manager.remove(name, keep_volume=keep_volume)
         if removed.let_go is not None:
             self._look_again()

@@ -9,9 +9,11 @@ sessions come from.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import platformdirs
 
 from perry.archive.bounds import prune, purge, remove
 from perry.archive.database import Database
@@ -24,12 +26,9 @@ from perry.sessions.models import MessagePage, Session
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
-    from pathlib import Path
 
     from perry.archive.models import Filters, Found, Kept, Key, Merged, Piece
     from perry.archive.terms import Query
-
-FILE = "archive.sqlite"
 
 RESTORABLE = 30 * 24 * 3600
 """Seconds for which what perry deleted can be brought back."""
@@ -38,6 +37,11 @@ LATE = 60
 """Seconds after its deletion in which a session may still be told of; later, it was put back."""
 
 _LISTED = "SELECT workspace, shown, messages, deleted_at FROM session WHERE messages > 0"
+
+
+def archive_path() -> Path:
+    """Name the file of this user's archive."""
+    return Path(platformdirs.user_data_dir("perry"), "archive.sqlite")
 
 
 class Archive:
@@ -106,6 +110,16 @@ class Archive:
         if row is None:
             raise _not_found(key)
         return kept(*row)
+
+    def find(self, workspace: str, session_id: str, agent: str | None = None) -> Kept | None:
+        """Find a session by its id, the most recent where coding agents share it; or None."""
+        query = (
+            f"{_LISTED} AND deleted_at IS NULL AND workspace = ? AND agent = ifnull(?, agent)"
+            " AND id = ? ORDER BY last_activity DESC"
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query, (workspace, agent, session_id)).fetchone()
+        return None if row is None else kept(*row)
 
     def messages(self, key: Key, *, limit: int, offset: int = 0) -> MessagePage:
         """Get a page in time order, `offset` counted from the newest. Raises SessionNotFound."""

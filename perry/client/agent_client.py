@@ -37,6 +37,13 @@ class AgentEngine(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+class AgentArchive(msgspec.Struct, frozen=True):
+    """How many sessions the archive hasn't taken in yet, and why it can't, if it can't."""
+
+    pending: int
+    error: str | None = None
+
+
 class AgentPlace(msgspec.Struct, frozen=True, rename="camel"):
     """How the daemon knows one place's sessions; see `docs/http-api.md`."""
 
@@ -55,6 +62,7 @@ class AgentStatus(msgspec.Struct, frozen=True, rename="camel"):
     started_at: int
     engine: AgentEngine
     watch: str | None
+    archive: AgentArchive
     places: tuple[AgentPlace, ...]
 
 

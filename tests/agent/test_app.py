@@ -131,7 +131,8 @@ def test_one_session_is_the_one_in_the_list(daemon: AgentProcess) -> None:
     listed = {one["id"]: one for one in daemon.json("/api/sessions")["sessions"]}
     [place] = daemon.json("/api/sessions")["places"]
     for agent in ({}, {"agent": "claude"}):
-        assert daemon.json(ONE, **agent) == {"session": listed["long"], "place": place}
+        session = {**listed["long"], "standing": "live"}
+        assert daemon.json(ONE, **agent) == {"session": session, "place": place}
 
 
 @pytest.mark.parametrize("limit", range(1, 6))
@@ -193,21 +194,71 @@ def test_a_refresh_has_looked_at_everything_when_it_answers(daemon: AgentProcess
 # Searching
 
 
-def test_a_search_gives_the_newest_messages_and_their_sessions(daemon: AgentProcess) -> None:
-    found = daemon.json("/api/search", q="NEEDLE")
-    assert found.keys() == {"hits", "sessions", "failures"}
+@pytest.mark.parametrize("by", ["archive", "workers"])
+def test_a_search_gives_messages_and_their_sessions_in_one_shape(
+    daemon: AgentProcess, by: str
+) -> None:
+    def search(**more: str) -> Any:
+        return daemon.json("/api/search", q="NEEDLE", by=by, **more)
+
+    eventually(lambda: len(search()["hits"]) == 2 and not search()["pending"], "it is taken in")
+    found = search()
+    assert found.keys() == {"hits", "sessions", "failures", "by", "pending"}
+    assert found["by"] == by
     assert [(hit["workspace"], hit["sessionId"]) for hit in found["hits"]] == [
         ("host", "short")
     ] * 2
-    assert [(one["workspace"], one["id"]) for one in found["sessions"]] == [("host", "short")]
+    [session] = found["sessions"]
+    assert (session["workspace"], session["id"], session["standing"]) == ("host", "short", "live")
     assert found["failures"] == []
-    assert len(daemon.json("/api/search", q="needle", limit="1")["hits"]) == 1
-    assert daemon.json("/api/search", q="needle", limit="0") == {
-        "hits": [], "sessions": [], "failures": [],
-    }  # fmt: skip
-    assert len(daemon.json("/api/search", q="needle", workspace="host")["hits"]) == 2
-    assert daemon.json("/api/search", q="needle", agent="codex")["hits"] == []
-    assert daemon.json("/api/search", q="needle", since="9" * 15)["hits"] == []
+    assert len(search(limit="1")["hits"]) == 1
+    nothing = search(limit="0")
+    assert (nothing["hits"], nothing["sessions"], nothing["failures"]) == ([], [], [])
+    assert len(search(workspace="host")["hits"]) == 2
+    assert search(agent="codex")["hits"] == []
+    assert search(since="9" * 15)["hits"] == []
+
+
+def test_the_archive_can_be_asked_for_more_than_the_workers(daemon: AgentProcess) -> None:
+    def found(**more: str) -> int:
+        return len(daemon.json("/api/search", **{"q": "need*", **more})["hits"])
+
+    eventually(lambda: found() == 2, "it is taken in")
+    assert found(offset="1") == 1
+    assert found(role="user") + found(role="assistant") == 2
+    assert found(role="tool_result") == 0
+    assert found(directory="/srv") == 2
+    assert found(directory="/other") == 0
+    assert found(until="5") == 0
+    assert found(tool="Bash") == 0
+    assert "one of title, user" in error_of(daemon, "/api/search", 400, q="x", role="x")["error"]
+    words = error_of(daemon, "/api/search", 400, q="x", by="workers", role="user")["error"]
+    assert words == "only the archive knows directory, role, tool, until, offset"
+    assert "archive or workers" in error_of(daemon, "/api/search", 400, q="x", by="me")["error"]
+
+
+def test_what_its_coding_agent_purged_is_listed_shown_and_deleted_from_the_archive(
+    daemon: AgentProcess,
+) -> None:
+    path = daemon.home.session("purged")
+    one = f"/api/workspaces/host/sessions/{path.stem}"
+
+    def standing() -> dict[str, str]:
+        listed = daemon.json("/api/sessions", archived="1")["sessions"]
+        return {session["id"]: session["standing"] for session in listed}
+
+    eventually(lambda: daemon.json("/api/search", q="purged")["hits"], "it is taken in")
+    eventually(lambda: daemon.json("/api/status")["archive"]["pending"] == 0, "it is whole")
+    before = daemon.json(f"{one}/messages")
+    assert standing()[path.stem] == "live"
+    path.unlink()
+    eventually(lambda: standing()[path.stem] == "archived", "it is gone")
+    assert daemon.json(one)["session"]["standing"] == "archived"
+    assert daemon.json(f"{one}/messages") == before
+    assert daemon.http.delete(one).json() == {"success": True}
+    assert path.stem not in standing()
+    assert daemon.http.get(one).status_code == 404
+    assert daemon.http.delete(one).status_code == 404
 
 
 @pytest.mark.parametrize("query", ["", " \t", "x" * 1001])
@@ -231,8 +282,6 @@ def test_a_place_that_is_not_there_can_be_neither_listed_nor_searched(
 @pytest.mark.parametrize("name", ["limit", "offset"])
 @pytest.mark.parametrize("value", ["-1", "abc", "", "1.5", "+1", " 1", "\u0665", "1e3"])
 def test_bad_numbers_are_400(daemon: AgentProcess, path: str, name: str, value: str) -> None:
-    if path.startswith("/api/search") and name == "offset":
-        name = "since"
     path, _, query = path.partition("?")
     params = {name: value, **({"q": "x"} if query else {})}
     assert error_of(daemon, path, 400, **params) == {

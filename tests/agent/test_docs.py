@@ -13,9 +13,9 @@ from starlette.routing import Route
 from perry.agent.app import routes, told
 from perry.agent.daemon import Daemon
 from perry.agent.failures import STATUSES
-from perry.agent.models import Place, PlacedSession
-from perry.agent.sessions_api import PlacedHit
+from perry.agent.models import Place, StandingSession
 from perry.agent.workspaces_api import Adoption, Wanted
+from perry.archive.models import KeptHit
 from perry.client.agent_client import AgentPlace, AgentStatus
 from perry.errors import EngineUnreachable
 from perry.sessions.models import Message
@@ -30,9 +30,9 @@ TEXT = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
 
 SHAPES: dict[str, tuple[type, set[str]]] = {
     "Place": (Place, set()),
-    "Session": (PlacedSession, set()),
+    "Session": (StandingSession, set()),
     "Message": (Message, set()),
-    "Hit": (PlacedHit, set()),
+    "Hit": (KeptHit, set()),
     "Workspace": (Workspace, {"place", "revival"}),
     "Revival": (Revival, set()),
     "Specification": (Wanted, set()),
@@ -61,7 +61,14 @@ def table(directory: Path) -> set[str]:
     def connect() -> Engine:
         raise EngineUnreachable("there is none")
 
-    parts = Daemon(directory, 0, home=directory, env={}, connect=connect)
+    parts = Daemon(
+        directory,
+        0,
+        archive=directory / "archive.sqlite",
+        home=directory,
+        env={},
+        connect=connect,
+    )
     made = routes(parts, "token", Streams(parts.ledger.journal, told), lambda: None)
     parts.ledger.close()
     return {

@@ -55,7 +55,14 @@ def every_route(directory: Path) -> list[tuple[str, str]]:
     def connect() -> Engine:
         raise EngineUnreachable("there is none")
 
-    parts = Daemon(directory, 0, home=directory, env={}, connect=connect)
+    parts = Daemon(
+        directory,
+        0,
+        archive=directory / "archive.sqlite",
+        home=directory,
+        env={},
+        connect=connect,
+    )
     table = routes(parts, "token", Streams(parts.ledger.journal, told), lambda: None)
     parts.ledger.close()
     return [
