@@ -8,10 +8,8 @@ due again by the next. This module must not know how places are reached, or how 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -48,11 +46,14 @@ PAGES = (200, 20, 1)
 OVERLAP = 16
 """Messages that are read once more, so that a session that was rewritten is noticed."""
 
-BATCH = 400  # messages of several sessions that are taken in together
+LONGEST_REST = 1.0  # s
+BATCH = 200  # messages of several sessions that are taken in together
 RETRY = 5.0  # s until what failed is tried again
 PRUNED_EVERY = 3600.0  # s
 DAY = 24 * 3600 * 1000  # ms
-NICENESS = 10  # of 19: whoever asks a question comes first
+REST = 1.5
+"""Seconds of rest for each second of work: whoever asks a question meanwhile comes first."""
+
 ASKABLE = frozenset({"host", "worker", "snapshot"})
 
 
@@ -89,6 +90,8 @@ class Intake:
         self._problem: PerryError | None = None
         self._due: dict[str, set[Key]] = {}
         self._retry_at: dict[str, float] = {}
+        self._subscription: Subscription[Thing] | None = None
+        self._rested_at = 0.0
         self._pruned_at = 0.0
         self._woken = threading.Event()
         self._stopped = threading.Event()
@@ -111,8 +114,10 @@ class Intake:
 
     @property
     def pending(self) -> int:
-        """How many sessions are not taken in yet as they are now."""
-        return sum(map(len, list(self._due.values())))
+        """How many sessions are not taken in yet as they are now, as far as is known."""
+        if self._subscription is None:
+            return len(self._mirror.sessions(children=True))
+        return self._subscription.behind + sum(map(len, list(self._due.values())))
 
     def start(self) -> None:
         """Begin."""
@@ -129,8 +134,6 @@ class Intake:
             self._settled.wait_for(lambda: not self._due.get(place), patience)
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # a system that has none, or refuses it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         self._journal.listen(self._woken.set)
         while not self._stopped.is_set():
             try:
@@ -173,6 +176,7 @@ class Intake:
             while told := [*subscription.unread()]:
                 for one in told:
                     self._hear(one)
+            self._subscription = subscription
             self._due = {place: keys for place, keys in self._due.items() if keys}
             ready = [place for place in self._due if self._is_ready(place)]
             for place in ready:
@@ -216,6 +220,7 @@ class Intake:
         wanted = {key: one for key, one in known.items() if one and one.last_activity >= oldest}
         self._due[place] = set(wanted)
         sessions = sorted(wanted.values(), key=lambda session: session.last_activity)
+        self._rested_at = time.monotonic()
         try:
             with self._asking(place) as client:
                 self._read(client, sessions)
@@ -260,6 +265,7 @@ class Intake:
         return Piece(session.workspace, session, start, messages, is_last=True)
 
     def _merge(self, client: SessionClient, batch: list[Piece]) -> None:
+        self._rest()
         for piece, merged in zip(batch, self.archive.merge(batch), strict=True):
             session = self._mirror.session(
                 (piece.workspace, piece.session.agent_type, piece.session.id)
@@ -297,6 +303,7 @@ class Intake:
             session.id, agent=session.agent_type, page=page, start=start
         )
         while not self._stopped.is_set():
+            self._rest()
             part = self._blotted(itertools.islice(messages, page))
             is_last = len(part) < page
             piece = Piece(session.workspace, session, start, part, is_last, goes_on)
@@ -307,6 +314,12 @@ class Intake:
                 self._done(session, as_it_was=session)
                 return
             start, goes_on = start + len(part), True
+
+    def _rest(self) -> None:
+        """Leave the processor to others for a while after some work."""
+        worked = time.monotonic() - self._rested_at
+        self._stopped.wait(min(LONGEST_REST, REST * worked))
+        self._rested_at = time.monotonic()
 
     def _blotted(self, messages: Iterable[Message]) -> tuple[Message, ...]:
         return tuple(messages if self._blot is None else map(self._blot, messages))

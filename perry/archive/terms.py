@@ -8,6 +8,7 @@ module must not know how anything is stored.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import unicodedata
@@ -31,9 +32,8 @@ _SPACELESS = (
     "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
-_LETTER = rf"(?![{_SPACELESS}])[^\W_]"
 _EACH = re.compile(f"([{_SPACELESS}])")
-_TOKEN = re.compile(f"[{_SPACELESS}]|(?:{_LETTER})+")
+_TOKEN = re.compile(rf"[{_SPACELESS}]|(?:(?![{_SPACELESS}])[^\W_])+")
 _ASKED = re.compile(r'"([^"]*)"?(\*?)|(\S+)')
 
 
@@ -48,17 +48,20 @@ class Term(msgspec.Struct, frozen=True):
         """What is asked of FTS5: a string is a phrase of the tokens in it."""
         return f'"{" ".join(self.tokens)}"{"*" if self.is_prefix else ""}'
 
-    @property
-    def pattern(self) -> str:
-        """The term as a regular expression, for folded texts."""
-        tokens = tuple(map(fold, self.tokens))
-        first, last = tokens[0], tokens[-1]
-        pattern = first if _EACH.match(first) else f"(?<!{_LETTER}){first}"
-        for before, token in itertools.pairwise(tokens):
-            is_close = _EACH.match(before) or _EACH.match(token)
-            pattern += (r"[\W_]*" if is_close else r"[\W_]+") + token
-        is_open = self.is_prefix or _EACH.match(last)
-        return pattern if is_open else f"{pattern}(?!{_LETTER})"
+    def spans(self, folded: str) -> Iterator[tuple[int, int]]:
+        """Find the places of the term in a folded text: where it begins, and ends."""
+        for found in _compiled(self.tokens).finditer(folded):
+            start, end = found.span()
+            if self._is_apart(folded, start, end):
+                yield start, end
+
+    def _is_apart(self, text: str, start: int, end: int) -> bool:
+        """Tell whether no word goes on before the term, or behind it."""
+        before, behind = text[start - 1 : start], text[end : end + 1]
+        is_begun = _is_letter(before) and _is_letter(text[start])
+        return not is_begun and (
+            self.is_prefix or not (_is_letter(behind) and _is_letter(text[end - 1]))
+        )
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -111,14 +114,12 @@ class Finder:
     """Finds a query's terms in texts that hold them."""
 
     def __init__(self, query: Query) -> None:
-        self._terms = [re.compile(term.pattern) for term in query.terms]
+        self._terms = query.terms
 
     def counts(self, text: str, most: int) -> list[int]:
         """Count how often each term is in a text, up to `most`."""
         folded = fold(text)
-        return [
-            sum(1 for _ in itertools.islice(term.finditer(folded), most)) for term in self._terms
-        ]
+        return [sum(1 for _ in itertools.islice(term.spans(folded), most)) for term in self._terms]
 
     def snippet(self, text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Cut one line out of a text where most terms are, and say where in it they are."""
@@ -128,22 +129,36 @@ class Finder:
         return snippet, self._marks(fold(snippet))
 
     def _window(self, folded: str) -> tuple[int, int]:
-        places = [
-            (max(0, found.start() - BEFORE), found.end() + AFTER)
+        windows = [
+            (max(0, start - BEFORE), end + AFTER)
             for term in self._terms
-            for found in itertools.islice(term.finditer(folded), _CANDIDATES)
+            for start, end in itertools.islice(term.spans(folded), _CANDIDATES)
         ]
-        return max(
-            places or [(0, BEFORE + AFTER)],
-            key=lambda place: sum(bool(term.search(folded, *place)) for term in self._terms),
-        )
+
+        def terms_in(window: tuple[int, int]) -> int:
+            part = folded[slice(*window)]
+            return sum(any(True for _ in term.spans(part)) for term in self._terms)
+
+        return max(windows or [(0, BEFORE + AFTER)], key=terms_in)
 
     def _marks(self, folded: str) -> tuple[tuple[int, int], ...]:
-        return tuple(_merged(sorted(span for term in self._terms for span in _spans(term, folded))))
+        return tuple(_merged(sorted(span for term in self._terms for span in term.spans(folded))))
 
 
-def _spans(term: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
-    return (found.span() for found in term.finditer(text))
+@functools.lru_cache(maxsize=64)
+def _compiled(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    """Compile words that follow each other, for folded texts."""
+    folded = tuple(map(fold, tokens))
+    pattern = folded[0]
+    for before, token in itertools.pairwise(folded):
+        is_close = _EACH.match(before) or _EACH.match(token)
+        pattern += (r"[\W_]*" if is_close else r"[\W_]+") + token
+    return re.compile(pattern)
+
+
+def _is_letter(character: str) -> bool:
+    """Tell whether a character makes a word together with others."""
+    return character.isalnum() and not _EACH.match(character)
 
 
 def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

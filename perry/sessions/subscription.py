@@ -39,6 +39,11 @@ class Subscription(Generic[Thing]):
         self._position = of.position if since is None else self._position_of(since)
         self._greeted = False
 
+    @property
+    def behind(self) -> int:
+        """How many changes there are that were not told of yet."""
+        return self._journal.position - (self._position or 0)
+
     def unread(self) -> Iterator[Told[Thing]]:
         """Yield what comes next, up to a batch; nothing where there is nothing new.
 

@@ -17,7 +17,7 @@ from tests.bench.table import Row, print_rows, write_rows
 def main() -> None:
     """Measure what was asked for, and print one table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
-    parser.add_argument("--only", choices=["workspaces", "sessions", "agent"])
+    parser.add_argument("--only", choices=["workspaces", "sessions", "agent", "archive"])
     parser.add_argument(
         "--small", action="store_true", help="a quick trial; workspaces are always whole"
     )
@@ -30,6 +30,8 @@ def main() -> None:
         rows += sessions(small=options.small)
     if options.only in {None, "agent"}:
         rows += agent(small=options.small)
+    if options.only in {None, "archive"}:
+        rows += archive(small=options.small)
     print_rows(rows)
     if options.json:
         write_rows(rows, options.json)
@@ -54,6 +56,13 @@ def agent(*, small: bool) -> Iterator[Row]:
     from tests.bench.agent import SMALL, Plan, measure_agent  # noqa: PLC0415 - as above
 
     return measure_agent(SMALL if small else Plan())
+
+
+def archive(*, small: bool) -> Iterator[Row]:
+    """Measure the archive, which needs no engine."""
+    from tests.bench.archive import SMALL, Plan, measure_archive  # noqa: PLC0415 - as above
+
+    return measure_archive(SMALL if small else Plan())
 
 
 if __name__ == "__main__":
