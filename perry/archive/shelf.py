@@ -25,6 +25,10 @@ _ROW = """
     SELECT number, directory, messages, content, shown, deleted_at FROM session
     WHERE workspace = ? AND agent = ? AND id = ?
 """
+_LAST_BLOCKS = """
+    SELECT number, start, size, body FROM block
+    WHERE session = ? AND start >= 0 AND start + count > ? ORDER BY start DESC LIMIT 50
+"""
 _FORGET = "INSERT INTO word (word, rowid, text, mark) VALUES ('delete', ?, ?, ?)"
 _INDEX = "INSERT INTO word (rowid, text, mark) VALUES (?, ?, ?)"
 
@@ -105,21 +109,17 @@ class Shelf:
         return "taken"
 
     def cut_from(self, position: int) -> None:
-        """Forget the messages from a position on."""
-        rows = self._connection.execute(
-            "SELECT number, start, size, body FROM block"
-            " WHERE session = ? AND start >= 0 AND start + count > ?",
-            (self._number, position),
-        ).fetchall()
-        for number, start, size, body in rows:
-            messages = unpack(body)
-            left = max(0, position - start)
-            self._forget(number, messages, left)
-            self._content -= size
-            if left:
-                self._replace(number, messages[:left])
-            else:
-                self._connection.execute("DELETE FROM block WHERE number = ?", (number,))
+        """Forget the messages from a position on, a few at a time: there may be a million."""
+        while rows := self._connection.execute(_LAST_BLOCKS, (self._number, position)).fetchall():
+            for number, start, size, body in rows:
+                messages = unpack(body)
+                left = max(0, position - start)
+                self._forget(number, messages, left)
+                self._content -= size
+                if left:
+                    self._replace(number, messages[:left])
+                else:
+                    self._connection.execute("DELETE FROM block WHERE number = ?", (number,))
         self._messages = min(self._messages, position)
 
     def drop_title(self) -> None:
