@@ -30,7 +30,9 @@
     │   └── ArchiveBroken          its file is damaged
     └── SessionError
         ├── SessionNotFound
-        └── SessionAmbiguous       a shortened id fits several (carries them)
+        ├── SessionAmbiguous       a shortened id fits several (carries them)
+        ├── SessionNotKept         it isn't deleted, as it can't be kept for being restored
+        └── SessionInTheWay        it isn't restored, as something is where it was
 
 Every error says what happened, to which workspace, and what to do now: `message` is the first,
 `hint` the last. Foreign errors become these in `workspace/engine.py`, `client/`
@@ -193,3 +195,11 @@ class SessionAmbiguous(SessionError):
     def __init__(self, message: str, *, candidates: tuple[str, ...], hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.candidates = candidates
+
+
+class SessionNotKept(SessionError):
+    """A session isn't deleted, since what goes with it can't be kept for being restored."""
+
+
+class SessionInTheWay(SessionError):
+    """A session isn't restored, since something is where it was; all is left as it is."""

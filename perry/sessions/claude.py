@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,17 @@ from perry.sessions.jsonl import LogReading, Notes, read_log, read_page
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import unpack
 from perry.sessions.records import Undecodable, title_of
-from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import (
+    Doomed,
+    Entry,
+    Files,
+    Reading,
+    Scan,
+    Stale,
+    Unit,
+    entries_of,
+    shown,
+)
 from perry.sessions.tree import is_directory
 
 _FILE_NAME = re.compile(r"tool-results[/\\]+([A-Za-z0-9_-][A-Za-z0-9_.-]*\.txt)")
@@ -98,9 +107,9 @@ class ClaudeSource:
             entry.unit, reading, thread, lambda line: _said(line, results), (start, stop)
         )
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
-        """Delete logs, their directories of side files, and the logs of their subagents."""
-        first = doomed[0]
+    def doomed(self, entries: Sequence[Entry]) -> Doomed:
+        """Name logs, their directories of side files, and the logs of their subagents."""
+        first = entries[0]
         if first.key != MAIN:
             raise SessionNotFound(
                 f"{first.session.id} is part of the session {first.session.parent_id}",
@@ -108,15 +117,14 @@ class ClaudeSource:
             )
         log = Path(first.unit)
         project = self._projects / self._parts(first.unit)[0]
-        units = {entry.unit for entry in doomed if entry.unit.startswith(f"{project}/")}
-        for path in map(Path, units):
-            path.unlink(missing_ok=True)
-            path.with_suffix(".meta.json").unlink(missing_ok=True)
+        logs = {entry.unit for entry in entries if entry.unit.startswith(f"{project}/")}
         side = log.with_suffix("")
-        if side.is_dir() and not side.is_symlink():
-            units.update(self._logs(str(side), {}))
-            shutil.rmtree(side)
-        return frozenset(units)
+        below = self._logs(str(side), {}) if not side.is_symlink() else []
+        # The session's own log goes last: until then it is there to be deleted again.
+        ordered = [*map(Path, sorted(logs - {first.unit})), log]
+        beside = [path.with_suffix(".meta.json") for path in ordered]
+        directories = [side] if side.is_dir() and not side.is_symlink() else []
+        return Doomed((*beside, *directories, *ordered), frozenset({*logs, *below}))
 
     def _is_log(self, parts: Sequence[str]) -> bool:
         match parts:

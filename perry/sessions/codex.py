@@ -34,7 +34,17 @@ from perry.sessions.records import (
     title_of,
     token_count,
 )
-from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import (
+    Doomed,
+    Entry,
+    Files,
+    Reading,
+    Scan,
+    Stale,
+    Unit,
+    entries_of,
+    shown,
+)
 from perry.sessions.tree import files_below, placed
 
 _MAIN = ""
@@ -174,12 +184,10 @@ class CodexSource:
         track = unpack(reading.visible, CodexLog).track
         return read_page(entry.unit, reading, track, _messages, (start, stop))
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
-        """Delete the logs; the client drops the names of logs that are gone."""
-        units = frozenset(entry.unit for entry in doomed)
-        for unit in units:
-            Path(unit).unlink(missing_ok=True)
-        return units
+    def doomed(self, entries: Sequence[Entry]) -> Doomed:
+        """Name the logs; the client drops the names of logs that are gone."""
+        units = dict.fromkeys(entry.unit for entry in reversed(entries))
+        return Doomed(tuple(map(Path, units)), frozenset(units))
 
     def _has_names(self, unit: Unit | Path) -> bool:
         directory, name = os.path.split(unit)

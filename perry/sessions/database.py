@@ -43,10 +43,10 @@ def _connection(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:
     if memory.exists() and wal.exists():
         # Without readonly_shm even a reader writes its marks into the file.
         with contextlib.suppress(sqlite3.OperationalError):  # no usable marks: copy, below
-            return _connected(f"{_uri(path)}?mode=ro&readonly_shm=1", stack)
+            return _connected(f"{uri_of(path)}?mode=ro&readonly_shm=1", stack)
     elif not (_stat(wal) or (0, 0, 0))[1] and not (journal and journal[1]):
-        return _connected(f"{_uri(path)}?mode=ro&immutable=1", stack)
-    return _connected(_uri(_copied(path, stack)), stack)
+        return _connected(f"{uri_of(path)}?mode=ro&immutable=1", stack)
+    return _connected(uri_of(_copied(path, stack)), stack)
 
 
 def _connected(uri: str, stack: contextlib.ExitStack) -> sqlite3.Connection:
@@ -80,7 +80,8 @@ def _copied(path: Path, stack: contextlib.ExitStack) -> Path:
     return copy
 
 
-def _uri(path: Path) -> str:
+def uri_of(path: Path) -> str:
+    """Spell a path as SQLite's URIs have it, whatever its name holds."""
     return f"file:{quote(os.fsencode(path.absolute()))}"
 
 

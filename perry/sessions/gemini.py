@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,17 @@ from perry.sessions.jsonl import LogReading, Notes, fingerprint, opened, read_lo
 from perry.sessions.models import Message, Session
 from perry.sessions.packed import pack, unpack
 from perry.sessions.records import Undecodable, decode, title_of
-from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import (
+    Doomed,
+    Entry,
+    Files,
+    Reading,
+    Scan,
+    Stale,
+    Unit,
+    entries_of,
+    shown,
+)
 from perry.sessions.tree import directories_in, files_below, placed
 
 _MAIN = ""
@@ -132,21 +141,17 @@ class GeminiSource:
         except OSError as error:
             raise Stale from error
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
-        """Delete sessions with the folders that the client made for them."""
-        units = set()
-        for entry in doomed:
+    def doomed(self, entries: Sequence[Entry]) -> Doomed:
+        """Name sessions and the folders that the client made for them."""
+        paths: list[Path] = []
+        units: set[Unit] = set()
+        for entry in reversed(entries):
             log = Path(entry.unit)
-            for path in (log, log.with_suffix(".json")):
-                path.unlink(missing_ok=True)
-                units.add(str(path))
+            both = (log.with_suffix(".json"), log)
+            units.update(map(str, both))
             project = self._tmp / log.relative_to(self._tmp).parts[0]
-            for side in _side_files(project, entry.session.id):
-                if side.is_dir() and not side.is_symlink():
-                    shutil.rmtree(side)
-                else:
-                    side.unlink(missing_ok=True)
-        return frozenset(units)
+            paths += [*_side_files(project, entry.session.id), *both]
+        return Doomed(tuple(paths), frozenset(units))
 
     def _view(self, reading: LogReading) -> View:
         """Replay a log for its pages; the last one is kept, as who reads one page reads more."""

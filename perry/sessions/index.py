@@ -22,11 +22,12 @@ from perry.errors import SessionError, SessionNotFound
 from perry.sessions.catalog import Catalog
 from perry.sessions.claude import ClaudeSource
 from perry.sessions.codex import CodexSource
+from perry.sessions.deleted import Bin, delete_for_good
 from perry.sessions.gemini import GeminiSource
 from perry.sessions.journal import Journal, changes_between, weight
 from perry.sessions.listing import Listing
 from perry.sessions.memory import Memory
-from perry.sessions.models import MessagePage, Session
+from perry.sessions.models import DeletedSession, MessagePage, Session
 from perry.sessions.opencode import OpenCodeSource
 from perry.sessions.parallel import read_many
 from perry.sessions.pi import PiSource
@@ -68,6 +69,7 @@ class SessionIndex:
         self._root = shown(root)
         self.memory = memory
         self._sources = tuple(sources)
+        self.bin = None if memory is None else Bin(memory.path.with_name("deleted"), self._sources)
         self._reading = threading.Lock()
         self._saving = threading.Lock()
         self._lock = threading.Lock()
@@ -181,25 +183,48 @@ class SessionIndex:
             f"The files of session {session_id} keep changing", hint="Try again in a moment."
         )
 
-    def delete(self, session_id: str, *, agent: str | None = None) -> None:
+    def delete(self, session_id: str, *, agent: str | None = None, for_good: bool = False) -> None:
         """Delete a session from the disk, with its children and side files.
 
-        Raises SessionNotFound, and SessionError where the files can't be deleted.
+        It can be restored, unless it is deleted `for_good` or nothing is remembered. Raises
+        SessionNotFound, SessionNotKept where it can't be kept for that and therefore isn't deleted,
+        and SessionError where the files can't be deleted.
         """
         with self._reading:
             with self._lock:
                 source, entry = self._find(session_id, agent)
-                doomed = [entry, *self._descendants(source, entry)]
+                entries = [entry, *self._descendants(source, entry)]
+            doomed = source.doomed(entries)
             try:
-                units = source.delete(doomed)
+                if self.bin is None or for_good:
+                    delete_for_good(doomed)
+                else:
+                    self.bin.delete(source.agent, entry.session, doomed)
             except OSError as error:
                 raise SessionError(
                     f"Session {session_id} could not be deleted whole: {error}",
                     hint="See that its files can be written, and delete it again.",
                 ) from error
             finally:
-                self._update(source, {one.unit for one in doomed})
-            self._update(source, units)
+                self._update(source, doomed.units)
+
+    def deleted(self) -> tuple[DeletedSession, ...]:
+        """List what can be restored, what was deleted last first. Raises OSError."""
+        return () if self.bin is None else self.bin.listed()
+
+    def restore(self, session_id: str, *, agent: str | None = None) -> None:
+        """Bring back what was deleted last under an id; where the session is there, do nothing.
+
+        Raises SessionNotFound, SessionInTheWay where something else is in its place by now, and
+        SessionError where it can't be written; all is left as it is then.
+        """
+        with self._reading:
+            restored = self.bin.restore(session_id, agent=agent) if self.bin else None
+            if restored is None:
+                self._require_there(session_id, agent)
+                return
+            source = next(one for one in self._sources if one.agent == restored.agent)
+            self._update(source, restored.units & source.scan().units)
 
     def skipped_lines(self) -> int:
         """Count the lines and files of all sessions that could not be parsed."""
@@ -231,6 +256,17 @@ class SessionIndex:
             )
         return max(found, key=lambda pair: pair[1].session.last_activity)
 
+    def _require_there(self, session_id: str, agent: str | None) -> None:
+        """See that a session of which nothing is kept needn't be restored."""
+        try:
+            with self._lock:
+                self._find(session_id, agent)
+        except SessionNotFound as error:
+            raise SessionNotFound(
+                f"No deleted session {session_id} is kept",
+                hint="List what was deleted to see the ids.",
+            ) from error
+
     def _known(self, source: Source, changed: Iterable[str], held: tuple[str, ...]) -> set[Unit]:
         """Name the known units among changed paths, and those that begin as one of `held` does."""
         known = self._catalogs[source.agent].readings
@@ -260,6 +296,8 @@ class SessionIndex:
 
     def _load(self) -> None:
         """Begin with what is remembered; it is shown once its files have been looked at."""
+        if self.bin is not None and not self._is_loaded:
+            self.bin.tidy()
         if self.memory is not None and not self._is_loaded:
             for agent, readings in self.memory.load(self._sources).items():
                 self._catalogs[agent].readings.update(readings)

@@ -101,3 +101,22 @@ class SearchPage(msgspec.Struct, frozen=True):
 
     sessions: tuple[Session, ...]
     hits: tuple[Hit, ...]
+
+
+class DeletedSession(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """A session that was deleted and can be restored, as it was.
+
+    `deleted_at` and `until` are in milliseconds since the epoch: until then it is kept, in `size`
+    bytes.
+    """
+
+    session: Session
+    deleted_at: int
+    until: int
+    size: int
+
+
+class DeletedList(msgspec.Struct, frozen=True):
+    """What `GET /deleted` answers, what was deleted last first."""
+
+    deleted: tuple[DeletedSession, ...]

@@ -15,18 +15,29 @@ from pathlib import Path
 
 from perry.sessions.models import Message
 from perry.sessions.opencode_database import (
+    KEYED,
     DatabaseReading,
     database_page,
-    delete_sessions,
     read_database,
 )
 from perry.sessions.opencode_files import (
     FilesReading,
-    delete_files,
+    doomed_files,
     files_page,
     read_files,
 )
-from perry.sessions.source import Entry, Files, Reading, Scan, Stale, Unit, entries_of, shown
+from perry.sessions.source import (
+    Doomed,
+    Entry,
+    Files,
+    Reading,
+    Rows,
+    Scan,
+    Stale,
+    Unit,
+    entries_of,
+    shown,
+)
 
 _IN_MEMORY = ":memory:"
 
@@ -114,17 +125,20 @@ class OpenCodeSource:
             return files_page(Path(entry.unit), reading.turns(), start, stop)
         raise Stale
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
-        """Delete sessions from the database and their JSON copies, or they would come back."""
-        keys = {entry.key for entry in doomed}
-        units = {entry.unit for entry in doomed}
-        copies = {unit for unit in self.scan().units if Path(unit).stem in keys} - units
-        for unit in units | copies:
+    def doomed(self, entries: Sequence[Entry]) -> Doomed:
+        """Name sessions in the database and their JSON copies, or they would come back."""
+        keys = {entry.key for entry in entries}
+        units = {entry.unit for entry in entries}
+        units |= {unit for unit in self.scan().units if Path(unit).stem in keys}
+        paths: list[Path] = []
+        rows: list[Rows] = []
+        for unit in sorted(units):
             if self._is_database(unit):
-                delete_sessions(Path(unit), [entry.key for entry in doomed if entry.unit == unit])
+                ids = tuple(entry.key for entry in entries if entry.unit == unit)
+                rows.append(Rows(Path(unit), KEYED, ids))
             else:
-                delete_files(Path(unit))
-        return frozenset(units | copies)
+                paths += doomed_files(Path(unit))
+        return Doomed(tuple(paths), frozenset(units), tuple(rows))
 
     def _is_database(self, unit: Unit | Path) -> bool:
         path = str(unit)

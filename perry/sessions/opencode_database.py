@@ -1,4 +1,4 @@
-"""OpenCode's database: read without changing a byte of it, and deleted from in one transaction.
+"""OpenCode's database, read without changing a byte of it.
 
 The database is in WAL mode and may belong to a running client, or to one that is gone and left
 everything in the WAL; SQLite's ordinary ways of opening it would create, checkpoint or delete
@@ -8,7 +8,6 @@ layouts, or what a message's data mean.
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -17,15 +16,14 @@ from typing import Any
 
 import msgspec
 
-from perry.errors import SessionError
-from perry.sessions.database import BUSY_SECONDS, Stamp, columns_of, opened, stamp_of
+from perry.sessions.database import Stamp, columns_of, opened, stamp_of
 from perry.sessions.models import Message, Session
 from perry.sessions.opencode_parts import Info, Turn, messages_of, session_of, span, turn_of
 from perry.sessions.records import Undecodable, decode, epoch, text_or_none, token_count
 from perry.sessions.source import Reading, Stale, shown
 
 _SETTLED_NS = 50_000_000  # what changed within this time may change again with the same times
-_KEYED = (
+KEYED = (
     ("part", "session_id"),
     ("message", "session_id"),
     ("session_message", "session_id"),
@@ -37,6 +35,7 @@ _KEYED = (
     ("event_sequence", "aggregate_id"),
     ("session", "id"),
 )
+"""The columns that hold a session's id: its rows in all tables, whichever of them there are."""
 
 
 class DatabaseReading(Reading, frozen=True, array_like=True, gc=False):
@@ -84,32 +83,6 @@ def database_page(path: Path, packed: bytes, start: int, stop: int) -> list[Mess
     except (sqlite3.Error, OSError) as error:
         raise Stale from error
     return found
-
-
-def delete_sessions(path: Path, ids: Iterable[str]) -> None:
-    """Delete sessions with their messages, parts and events, in one transaction.
-
-    Raises SessionError where the database can't be written.
-    """
-    try:
-        _delete(path, tuple(ids))
-    except sqlite3.Error as error:
-        raise SessionError(
-            f"{shown(path)} could not be changed: {error}",
-            hint="Close the client that uses it, or free the disk, and delete it again.",
-        ) from error
-
-
-def _delete(path: Path, ids: tuple[str, ...]) -> None:
-    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
-        connection.isolation_level = None
-        connection.execute("BEGIN IMMEDIATE")
-        for table, column in _KEYED:
-            if column in columns_of(connection, table):
-                for identifier in ids:
-                    statement = f'DELETE FROM "{table}" WHERE "{column}" = ?'  # noqa: S608  (constants)
-                    connection.execute(statement, (identifier,))
-        connection.execute("COMMIT")
 
 
 _turns_in = msgspec.msgpack.Decoder(list[Turn]).decode

@@ -8,7 +8,6 @@ module must not know the database, or what a message's data mean.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,20 +113,14 @@ def files_page(unit: Path, turns: list[Turn], start: int, stop: int) -> list[Mes
     return found
 
 
-def delete_files(unit: Path) -> None:
-    """Delete the files of one session, the info file last. Raises OSError."""
+def doomed_files(unit: Path) -> list[Path]:
+    """Name the files and directories of one session, the info file last."""
     place = Place.of(unit)
-    for path in _json_files(place.messages, {}):
-        _remove(place.parts_of(path.stem))
-    _remove(place.messages)
+    found = [place.parts_of(path.stem) for path in _json_files(place.messages, {})]
+    found.append(place.messages)
     if place.parts.name == unit.stem:
-        _remove(place.parts)
-    unit.unlink(missing_ok=True)
-
-
-def _remove(directory: Path) -> None:
-    if directory.is_dir() and not directory.is_symlink():
-        shutil.rmtree(directory)
+        found.append(place.parts)
+    return [*(path for path in found if path.is_dir() and not path.is_symlink()), unit]
 
 
 def _turn(path: Path, parts: list[Path], unreadable: dict[str, str]) -> tuple[Turn | None, int]:

@@ -66,6 +66,26 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     key: str
 
 
+class Rows(msgspec.Struct, frozen=True):
+    """The rows of sessions in one SQLite database: in each (table, column), where it is an id."""
+
+    database: Path
+    tables: tuple[tuple[str, str], ...]
+    ids: tuple[str, ...]
+
+
+class Doomed(msgspec.Struct, frozen=True):
+    """What goes when sessions are deleted.
+
+    `paths` are files, and directories with all that they hold, in the order in which they go; some
+    may not exist. `rows` go before them. `units` are to be read again.
+    """
+
+    paths: tuple[Path, ...]
+    units: frozenset[Unit]
+    rows: tuple[Rows, ...] = ()
+
+
 class Source(Protocol):
     """The reader of one coding agent's sessions."""
 
@@ -115,10 +135,10 @@ class Source(Protocol):
         Raises Stale where the files have changed since the reading.
         """
 
-    def delete(self, doomed: Sequence[Entry]) -> frozenset[Unit]:
-        """Delete a session (the first entry) with its descendants (the others) from the disk.
+    def doomed(self, entries: Sequence[Entry]) -> Doomed:
+        """Tell what goes with a session (the first entry) and its descendants (the others).
 
-        Returns the units to read again. Raises SessionNotFound where it can't be deleted alone.
+        Raises SessionNotFound where it can't be deleted alone.
         """
 
 

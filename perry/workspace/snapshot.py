@@ -22,9 +22,10 @@ from pathlib import Path
 import msgspec
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from perry.errors import SessionError, SnapshotFailed, WorkspaceNotFound
+from perry.errors import SessionError, SessionNotFound, SnapshotFailed, WorkspaceNotFound
 from perry.sessions.index import SessionIndex
 from perry.sessions.memory import Memory
+from perry.sessions.models import DeletedSession
 from perry.workspace import cache
 from perry.workspace.account import find_home
 from perry.workspace.engine import Engine
@@ -70,14 +71,38 @@ class SnapshotIndex(SessionIndex):
     workspace = ""
     is_running = False
 
-    def delete(self, session_id: str, *, agent: str | None = None) -> None:
+    def delete(self, session_id: str, *, agent: str | None = None, for_good: bool = False) -> None:
         """Refuse: raises SessionError, or SessionNotFound where there is nothing to delete."""
+        del for_good
         self.get(session_id, agent=agent)
-        start = "Start the workspace, so that its worker can delete it: perry workspace start"
-        sync = "Only a worker deletes; why none can run in the workspace says: perry workspace sync"
-        raise SessionError(
+        raise self._refusal(
             f"Session {session_id} of '{self.workspace}' is read from a snapshot and can't be "
             "deleted there",
+            "delete it",
+        )
+
+    def deleted(self) -> tuple[DeletedSession, ...]:
+        """Refuse: raises SessionError."""
+        raise self._refusal(
+            f"What was deleted in '{self.workspace}' is not in the snapshot that it is read from",
+            "tell",
+        )
+
+    def restore(self, session_id: str, *, agent: str | None = None) -> None:
+        """Refuse: raises SessionError, unless the session is there."""
+        try:
+            self.get(session_id, agent=agent)
+        except SessionNotFound as error:
+            raise self._refusal(
+                f"'{self.workspace}' is read from a snapshot, and nothing can be restored there",
+                "restore it",
+            ) from error
+
+    def _refusal(self, message: str, what: str) -> SessionError:
+        start = f"Start the workspace, so that its worker can {what}: perry workspace start"
+        sync = f"Only a worker can {what}; why none can run there says: perry workspace sync"
+        return SessionError(
+            message,
             hint=f"{sync if self.is_running else start} {self.workspace}",
             workspace=self.workspace,
         )
