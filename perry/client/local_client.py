@@ -13,8 +13,22 @@ from typing import TYPE_CHECKING, Self
 
 from perry.client.events import Event
 from perry.client.quoting import plain
-from perry.client.session_client import BAD_REQUEST, NOT_NOW, messages_of, not_found
-from perry.errors import SessionError, SessionNotFound, WorkerFailure
+from perry.client.session_client import (
+    BAD_REQUEST,
+    NOT_NOW,
+    in_the_way,
+    messages_of,
+    not_deleted,
+    not_found,
+    not_kept,
+)
+from perry.errors import (
+    SessionError,
+    SessionInTheWay,
+    SessionNotFound,
+    SessionNotKept,
+    WorkerFailure,
+)
 from perry.protocol import DEFAULT_PAGE, HEARTBEAT
 from perry.sessions.search import LONGEST_QUERY, search_page, words_in
 from perry.sessions.subscription import Subscription
@@ -24,7 +38,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from perry.sessions.index import SessionIndex
-    from perry.sessions.models import Message, MessagePage, SearchPage, Session
+    from perry.sessions.models import DeletedSession, Message, MessagePage, SearchPage, Session
     from perry.sessions.subscription import Told
 
 
@@ -140,13 +154,33 @@ class LocalClient:
         finally:
             self._index.journal.unlisten(woken.set)
 
-    def delete_session(self, session_id: str, *, agent: str | None = None) -> None:
-        """Delete a session with its children and side files.
+    def delete_session(
+        self, session_id: str, *, agent: str | None = None, for_good: bool = False
+    ) -> None:
+        """Delete a session with its children and side files, so that it can be restored.
 
-        Raises SessionNotFound, and WorkerFailure where its files can't be deleted.
+        Nothing is kept of one that is deleted `for_good`. Raises SessionNotFound, SessionNotKept
+        where it can't be kept and isn't deleted, and WorkerFailure where it can't be deleted.
         """
         with self._errors(session_id):
-            self._index.delete(session_id, agent=agent or None)
+            self._index.delete(session_id, agent=agent or None, for_good=for_good)
+
+    def list_deleted(self) -> tuple[DeletedSession, ...]:
+        """List what can be restored, what was deleted last first."""
+        with self._errors(""):
+            return self._index.deleted()
+
+    def restore_session(self, session_id: str, *, agent: str | None = None) -> None:
+        """Bring back what was deleted last under an id; a session that is there is no error.
+
+        Raises SessionNotFound where nothing is kept of it, SessionInTheWay where something else is
+        in its place by now, and WorkerFailure where its files can't be written.
+        """
+        try:
+            with self._errors(session_id):
+                self._index.restore(session_id, agent=agent or None)
+        except SessionNotFound as error:
+            raise not_deleted(plain(session_id), self.workspace) from error
 
     def refresh(self) -> None:
         """Look at all files again."""
@@ -170,6 +204,10 @@ class LocalClient:
             yield
         except SessionNotFound as error:
             raise not_found(plain(session_id), self.workspace) from error
+        except SessionNotKept as error:
+            raise not_kept(error.message, self.workspace) from error
+        except SessionInTheWay as error:
+            raise in_the_way(error.message, self.workspace) from error
         except SessionError as error:
             raise WorkerFailure(
                 f"{error.message} (in {self.workspace}).",

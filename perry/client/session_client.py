@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Self
 
-from perry.errors import SessionNotFound, WorkerFailure
+from perry.errors import SessionInTheWay, SessionNotFound, SessionNotKept, WorkerFailure
 from perry.protocol import DEFAULT_PAGE
 
 if TYPE_CHECKING:
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from perry.client.events import Event
-    from perry.sessions.models import Message, MessagePage, SearchPage, Session
+    from perry.sessions.models import (
+        DeletedSession,
+        Message,
+        MessagePage,
+        SearchPage,
+        Session,
+    )
 
 RESTARTS = 20  # of a page whose session grew while it was read
 
-OK, BAD_REQUEST, NOT_NOW = 200, 400, 503
+OK, BAD_REQUEST, IN_THE_WAY, NOT_NOW, NO_ROOM = 200, 400, 409, 503, 507
 """The HTTP statuses that stand in a WorkerFailure, whether there was HTTP or not."""
 
 
@@ -105,8 +111,24 @@ class SessionClient(Protocol):
         The first is `ready`, or `reset` where what happened since is not known any more.
         """
 
-    def delete_session(self, session_id: str, *, agent: str | None = None) -> None:
-        """Delete a session with its children and side files; raises SessionNotFound."""
+    def delete_session(
+        self, session_id: str, *, agent: str | None = None, for_good: bool = False
+    ) -> None:
+        """Delete a session with its children and side files.
+
+        It can be restored, unless it is deleted `for_good`. Raises SessionNotFound, and
+        SessionNotKept where it can't be kept for that: it isn't deleted then.
+        """
+
+    def list_deleted(self) -> tuple[DeletedSession, ...]:
+        """List what can be restored, what was deleted last first."""
+
+    def restore_session(self, session_id: str, *, agent: str | None = None) -> None:
+        """Bring back what was deleted last under an id; a session that is there is no error.
+
+        Raises SessionNotFound where nothing is kept of it, and SessionInTheWay where something else
+        is in its place by now.
+        """
 
     def refresh(self) -> None:
         """Have all files looked at again; returns when that is done."""
@@ -153,5 +175,32 @@ def not_found(session_id: str, workspace: str) -> SessionNotFound:
     return SessionNotFound(
         f"There is no session {session_id!r} in {workspace}.",
         hint=f"`perry session list --workspace {workspace}` lists its sessions.",
+        workspace=workspace,
+    )
+
+
+def not_deleted(session_id: str, workspace: str) -> SessionNotFound:
+    """Make the error for a session of which nothing is kept; see `not_found` about the id."""
+    return SessionNotFound(
+        f"No deleted session {session_id!r} is kept in {workspace}.",
+        hint=f"`perry session restore --list --workspace {workspace}` lists what can be restored.",
+        workspace=workspace,
+    )
+
+
+def not_kept(words: str, workspace: str) -> SessionNotKept:
+    """Make the error for a session that isn't deleted, as it can't be kept."""
+    return SessionNotKept(
+        f"{words or 'The session is not deleted'} (in {workspace}).",
+        hint="Make room there, or delete it with --for-good, which keeps nothing of it.",
+        workspace=workspace,
+    )
+
+
+def in_the_way(words: str, workspace: str) -> SessionInTheWay:
+    """Make the error for a session that can't go back to where it was."""
+    return SessionInTheWay(
+        f"{words or 'Something else is there by now'} (in {workspace}).",
+        hint="Nothing was restored. What is there now would have to be moved away, or deleted.",
         workspace=workspace,
     )

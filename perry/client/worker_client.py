@@ -26,11 +26,21 @@ from perry.client.channel import (
 )
 from perry.client.events import Event, event_of, split
 from perry.client.quoting import plain
-from perry.client.session_client import messages_of, not_found
+from perry.client.session_client import (
+    IN_THE_WAY,
+    NO_ROOM,
+    in_the_way,
+    messages_of,
+    not_deleted,
+    not_found,
+    not_kept,
+)
 from perry.client.transport import TransportFactory, over_tcp
 from perry.errors import SessionNotFound, WorkerFailure
 from perry.protocol import DEFAULT_PAGE, HEARTBEAT, Health
 from perry.sessions.models import (
+    DeletedList,
+    DeletedSession,
     Message,
     MessagePage,
     SearchPage,
@@ -46,7 +56,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REFRESH_TIMEOUT = 120.0  # s: a full scan of a large home
-DELETE_TIMEOUT = 30.0  # s
+DELETE_TIMEOUT = 120.0  # s: all of the session is kept first, or written back
 SEARCH_TIMEOUT = 120.0  # s: tens of gigabytes of logs, or the searches of others before this one
 LONGEST_ID = 1024  # characters; file names, which ids come from, are shorter
 SILENCE = HEARTBEAT + 5.0  # s after which a stream without a heartbeat counts as dead
@@ -215,15 +225,38 @@ class WorkerClient:
                 words = f"The worker of {self.workspace} sent an event that makes no sense"
                 raise self._failure(f"{words}: {error}.", OK) from error
 
-    def delete_session(self, session_id: str, *, agent: str | None = None) -> None:
-        """Delete a session with its children and side files; raises SessionNotFound.
+    def delete_session(
+        self, session_id: str, *, agent: str | None = None, for_good: bool = False
+    ) -> None:
+        """Delete a session with its children and side files.
 
-        Not sent again once it may have reached the worker.
+        It can be restored, unless it is deleted `for_good`. Raises SessionNotFound, and
+        SessionNotKept where it can't be kept for that: it isn't deleted then. Not sent again once
+        it may have reached the worker.
         """
-        answer = self._channel.ask(
-            "DELETE", self._path(session_id), _params(agent=agent), timeout=DELETE_TIMEOUT
-        )
+        params = _params(agent=agent, forgood="1" if for_good else None)
+        answer = self._channel.ask("DELETE", self._path(session_id), params, timeout=DELETE_TIMEOUT)
+        if answer.status == NO_ROOM:
+            raise not_kept(words_in(answer), self.workspace)
         self._require_done(self._expected(answer, session_id))
+
+    def list_deleted(self) -> tuple[DeletedSession, ...]:
+        """List what can be restored, what was deleted last first."""
+        return self._get("/deleted", {}, DeletedList).deleted
+
+    def restore_session(self, session_id: str, *, agent: str | None = None) -> None:
+        """Bring back what was deleted last under an id; a session that is there is no error.
+
+        Raises SessionNotFound where nothing is kept of it, and SessionInTheWay where something else
+        is in its place by now. Not sent again once it may have reached the worker.
+        """
+        path = self._path(session_id) + "/restore"
+        answer = self._channel.ask("POST", path, _params(agent=agent), timeout=DELETE_TIMEOUT)
+        if answer.status == NOT_FOUND:
+            raise not_deleted(plain(session_id), self.workspace)
+        if answer.status == IN_THE_WAY:
+            raise in_the_way(words_in(answer), self.workspace)
+        self._require_done(self._expected(answer))
 
     def refresh(self) -> None:
         """Let the worker look at all files again; returns when that is done."""

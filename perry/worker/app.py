@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import perry
-from perry.errors import SessionError, SessionNotFound
+from perry.errors import SessionError, SessionInTheWay, SessionNotFound, SessionNotKept
 from perry.protocol import DEFAULT_PAGE, Health, proof
-from perry.sessions.models import Session, SessionAnswer, SessionList
+from perry.sessions.models import DeletedList, Session, SessionAnswer, SessionList
 from perry.sessions.search import DEFAULT_HITS, LONGEST_QUERY, words_in
 from perry.worker.answers import (
     asked_agent,
@@ -62,6 +62,8 @@ def create_app(
         exception_handlers={
             HTTPException: refused,
             SessionNotFound: _no_such_session,
+            SessionInTheWay: _in_the_way,
+            SessionNotKept: _no_room,
             SessionError: _not_now,
             Exception: _failed,
         },
@@ -77,6 +79,8 @@ def routes(api: Api) -> list[Route]:
         Route("/sessions", api.sessions),
         Route("/sessions/{id}", api.session, methods=["GET", "DELETE"]),
         Route("/sessions/{id}/messages", api.messages),
+        Route("/sessions/{id}/restore", api.restore, methods=["POST"]),
+        Route("/deleted", api.deleted),
         Route("/refresh", api.refresh, methods=["POST"]),
         Route("/events", api.events),
     ]
@@ -179,14 +183,26 @@ class Api:
         self._require_ready()
         session_id, agent = request.path_params["id"], asked_agent(request)
         if request.method == "DELETE":
-            return await self._delete(session_id, agent)
+            return await self._delete(session_id, agent, for_good=flag(request, "forgood"))
         return json_answer(SessionAnswer(await in_thread(self._index.get, session_id, agent=agent)))
 
-    async def _delete(self, session_id: str, agent: str | None) -> Response:
+    async def _delete(self, session_id: str, agent: str | None, *, for_good: bool) -> Response:
         try:
-            await in_thread(self._index.delete, session_id, agent=agent)
+            await in_thread(self._index.delete, session_id, agent=agent, for_good=for_good)
         except SessionNotFound as error:
             return json_answer({"success": False, "error": error.message}, 404)
+        return json_answer({"success": True})
+
+    async def deleted(self, _: Request) -> Response:
+        """List what can be restored, what was deleted last first."""
+        self._require_ready()
+        return json_answer(DeletedList(await in_thread(self._index.deleted)))
+
+    async def restore(self, request: Request) -> Response:
+        """Bring back what was deleted last under an id."""
+        self._require_ready()
+        session_id, agent = request.path_params["id"], asked_agent(request)
+        await in_thread(self._index.restore, session_id, agent=agent)
         return json_answer({"success": True})
 
     async def messages(self, request: Request) -> Response:
@@ -229,6 +245,16 @@ class Api:
 async def _no_such_session(_: Request, error: Exception) -> Response:
     assert isinstance(error, SessionNotFound)  # noqa: S101 - as above
     return json_answer({"error": error.message}, 404)
+
+
+async def _in_the_way(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SessionInTheWay)  # noqa: S101 - as above
+    return json_answer({"error": error.message}, 409)
+
+
+async def _no_room(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SessionNotKept)  # noqa: S101 - as above
+    return json_answer({"error": error.message}, 507)
 
 
 async def _not_now(_: Request, error: Exception) -> Response:

@@ -247,6 +247,7 @@ def test_a_question_that_got_lost_is_asked_again() -> None:
     ("ask", "target"),
     [
         (lambda client: client.delete_session("x"), "DELETE /sessions/x"),
+        (lambda client: client.restore_session("x"), "POST /sessions/x/restore"),
         (lambda client: client.refresh(), "POST /refresh"),
     ],
 )

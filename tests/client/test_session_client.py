@@ -19,7 +19,13 @@ from perry.client.follow import Follower
 from perry.client.local_client import LocalClient
 from perry.client.session_client import SessionClient
 from perry.client.worker_client import WorkerClient
-from perry.errors import SessionNotFound, WorkerError, WorkerFailure
+from perry.errors import (
+    SessionInTheWay,
+    SessionNotFound,
+    SessionNotKept,
+    WorkerError,
+    WorkerFailure,
+)
 from perry.sessions.index import SessionIndex
 from perry.sessions.models import SearchPage
 from perry.worker.watcher import Watcher
@@ -48,7 +54,7 @@ def by_worker(home: Path) -> Iterator[Connect]:
 
 @contextlib.contextmanager
 def in_process(home: Path) -> Iterator[Connect]:
-    index = SessionIndex.of_home(home, {})
+    index = SessionIndex.of_home(home, {}, remember=True)
     watcher = Watcher(index)
     watcher.start()
     eventually(watcher.ready.is_set, "the first scan is whole")
@@ -213,6 +219,60 @@ def test_a_deleted_session_is_gone_with_its_files(serve: Serve, tmp_path: Path) 
             client.delete_session("mine")
 
 
+def test_a_deleted_session_can_be_restored(serve: Serve, tmp_path: Path) -> None:
+    path = ClaudeHome(tmp_path).session("one", session_id="mine")
+    before = path.read_bytes()
+    with serve(tmp_path) as connect, connect() as client:
+        assert client.list_deleted() == ()
+        session = client.get_session("mine")
+        client.delete_session("mine")
+        [deleted] = client.list_deleted()
+        assert deleted.session == session
+        assert deleted.until - deleted.deleted_at == 30 * 24 * 3600 * 1000
+        client.restore_session("mine", agent="claude")
+        assert path.read_bytes() == before
+        assert client.list_sessions() == (session,)
+        assert client.list_deleted() == ()
+        client.restore_session("mine")
+
+
+def test_what_is_deleted_for_good_cannot_be_restored(serve: Serve, tmp_path: Path) -> None:
+    ClaudeHome(tmp_path).session("one", session_id="mine")
+    with serve(tmp_path) as connect, connect() as client:
+        client.delete_session("mine", for_good=True)
+        assert client.list_deleted() == ()
+        with pytest.raises(SessionNotFound, match="kept in ws") as caught:
+            client.restore_session("mine")
+        assert "restore --list --workspace ws" in caught.value.hint
+
+
+def test_what_is_in_the_way_of_a_session_is_named(serve: Serve, tmp_path: Path) -> None:
+    home = ClaudeHome(tmp_path)
+    path = home.session("one", session_id="mine")
+    with serve(tmp_path) as connect, connect() as client:
+        client.delete_session("mine")
+        home.session("another", session_id="mine")
+        with pytest.raises(SessionInTheWay, match=r"mine\.jsonl") as caught:
+            client.restore_session("mine")
+        assert (caught.value.workspace, bool(caught.value.hint)) == ("ws", True)
+        assert "another" in path.read_text()
+        assert len(client.list_deleted()) == 1
+
+
+def test_what_cannot_be_kept_is_not_deleted(serve: Serve, tmp_path: Path) -> None:
+    path = ClaudeHome(tmp_path).session("one", session_id="mine")
+    with serve(tmp_path) as connect, connect() as client:
+        cache = tmp_path / ".cache" / "perry"
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / "deleted").write_bytes(b"no directory")
+        with pytest.raises(SessionNotKept, match="kept") as caught:
+            client.delete_session("mine")
+        assert "--for-good" in caught.value.hint
+        assert path.exists()
+        client.delete_session("mine", for_good=True)
+        assert not path.exists()
+
+
 def test_what_cannot_be_deleted_is_an_error_that_says_why(serve: Serve, tmp_path: Path) -> None:
     database = Database(tmp_path)
     database.run(schema=SCHEMA + KEPT)
@@ -268,6 +328,9 @@ def test_events_tell_what_changes_and_leave_the_client_free_for_questions(
         deleted = next(events)
         assert (deleted.kind, deleted.session) == ("deleted", None)
         assert (deleted.session_id, deleted.agent_type) == ("mine", "claude")
+        client.restore_session("mine")
+        restored = next(events)
+        assert (restored.kind, restored.session) == ("created", updated.session)
         events.close()
 
 

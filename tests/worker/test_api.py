@@ -237,6 +237,44 @@ def test_a_deleted_session_is_gone_with_its_file(tmp_path: Path) -> None:
         assert again.json()["error"]
 
 
+def test_a_deleted_session_is_restored(tmp_path: Path) -> None:
+    path = ClaudeHome(tmp_path).session("one", session_id="mine")
+    with WorkerProcess(tmp_path) as worker:
+        before = worker.json("/sessions/mine")
+        assert worker.http.delete("/sessions/mine").status_code == 200
+        [deleted] = worker.json("/deleted")["deleted"]
+        assert deleted.keys() == {"session", "deletedAt", "until", "size"}
+        assert deleted["session"] == before["session"]
+        for _ in range(2):
+            answer = worker.http.post("/sessions/mine/restore", params={"agent": "claude"})
+            assert (answer.status_code, answer.json()) == (200, {"success": True})
+        assert worker.json("/sessions/mine") == before
+        assert path.exists()
+        assert worker.json("/deleted") == {"deleted": []}
+        gone = worker.http.post("/sessions/other/restore")
+        assert (gone.status_code, gone.json().keys()) == (404, {"error"})
+
+
+def test_a_restoration_with_something_in_its_way_is_409_and_one_without_room_507(
+    tmp_path: Path,
+) -> None:
+    home = ClaudeHome(tmp_path)
+    home.session("one", session_id="mine")
+    with WorkerProcess(tmp_path) as worker:
+        worker.http.delete("/sessions/mine")
+        home.session("two", session_id="mine")
+        taken = worker.http.post("/sessions/mine/restore")
+        assert (taken.status_code, "mine.jsonl" in taken.json()["error"]) == (409, True)
+        worker.http.post("/refresh")
+        kept = tmp_path / ".cache" / "perry" / "deleted"
+        kept.rename(kept.with_name("elsewhere"))
+        kept.write_bytes(b"")
+        refused = worker.http.delete("/sessions/mine")
+        assert (refused.status_code, refused.json().keys()) == (507, {"error"})
+        assert worker.http.delete("/sessions/mine?forgood=2").status_code == 400
+        assert worker.http.delete("/sessions/mine?forgood=1").json() == {"success": True}
+
+
 def test_a_file_name_that_is_no_text_costs_nobody_the_list(tmp_path: Path) -> None:
     home = ClaudeHome(tmp_path)
     home.session("one", session_id="plain")

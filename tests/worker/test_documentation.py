@@ -13,13 +13,19 @@ from starlette.routing import Route
 from perry.protocol import Health
 from perry.sessions.index import SessionIndex
 from perry.sessions.journal import Kind
-from perry.sessions.models import Hit, Message, MessageType, Session
+from perry.sessions.models import DeletedSession, Hit, Message, MessageType, Session
 from perry.worker.app import Api, routes, streams_of
 from perry.worker.config import WorkerConfig
 from perry.worker.watcher import Watcher
 
 TEXT = (Path(__file__).parents[2] / "docs" / "worker-api.md").read_text(encoding="utf-8")
-SHAPES = {"Session": Session, "Message": Message, "Hit": Hit, "Health": Health}
+SHAPES = {
+    "Session": Session,
+    "Deleted": DeletedSession,
+    "Message": Message,
+    "Hit": Hit,
+    "Health": Health,
+}
 
 
 def section(title: str) -> str:
