@@ -72,6 +72,8 @@ class SessionsApi:
             Route("/api/workspaces/{name}/refresh", self.refresh, methods=["POST"]),
             Route(one, self.session, methods=["GET", "DELETE"]),
             Route(f"{one}/messages", self.messages),
+            Route(f"{one}/restore", self.restore, methods=["POST"]),
+            Route("/api/workspaces/{name}/deleted", self.deleted),
         ]
 
     async def sessions(self, request: Request) -> Response:
@@ -137,10 +139,10 @@ class SessionsApi:
     async def session(self, request: Request) -> Response:
         """Show or delete one session."""
         name, session_id = request.path_params["name"], request.path_params["id"]
-        agent = asked_agent(request)
+        agent, for_good = asked_agent(request), flag(request, "forgood")
 
         if request.method == "DELETE":
-            await in_thread(self._delete, name, session_id, agent)
+            await in_thread(self._delete, name, session_id, agent, for_good=for_good)
             return json_answer({"success": True})
 
         def shown() -> StandingSession:
@@ -155,6 +157,26 @@ class SessionsApi:
             )
 
         return json_answer({"session": await in_thread(shown), "place": self._mirror.place(name)})
+
+    async def deleted(self, request: Request) -> Response:
+        """List what can be restored of one place, what was deleted last first."""
+        name = request.path_params["name"]
+        found = await in_thread(lambda: self._changeable(name).list_deleted())
+        return json_answer({"workspace": name, "deleted": found})
+
+    async def restore(self, request: Request) -> Response:
+        """Bring back what was deleted last under an id."""
+        name, session_id = request.path_params["name"], request.path_params["id"]
+        agent = asked_agent(request)
+        await in_thread(self._restore, name, session_id, agent)
+        return json_answer({"success": True})
+
+    def _changeable(self, name: str) -> SessionClient:
+        """Give the client of a place that isn't only read from a copy."""
+        client = self._daemon.client(name)
+        if name != HOST and isinstance(client, LocalClient):
+            raise _only_copied(name)
+        return client
 
     async def messages(self, request: Request) -> Response:
         """Give one page of a session's messages; `offset` counts back from the newest."""
@@ -204,7 +226,7 @@ class SessionsApi:
             log.warning("the archive was not asked: %s", error.message)
             return None
 
-    def _delete(self, name: str, session_id: str, agent: str | None) -> None:
+    def _delete(self, name: str, session_id: str, agent: str | None, *, for_good: bool) -> None:
         """Delete a session where it is, and in the archive."""
         kept = self._archived(name, session_id, agent)
         try:
@@ -212,12 +234,40 @@ class SessionsApi:
             if name != HOST and isinstance(client, LocalClient):
                 client.get_session(session_id, agent=agent)  # one that isn't there is 404
                 raise _only_copied(name)
-            client.delete_session(session_id, agent=agent)
+            client.delete_session(session_id, agent=agent, for_good=for_good)
         except (SessionNotFound, WorkspaceNotFound):
             if kept is None:
                 raise
         if kept is not None:
             self._daemon.intake.archive.delete(kept.key)
+            if for_good:
+                self._daemon.intake.archive.forget(kept.key)
+
+    def _restore(self, name: str, session_id: str, agent: str | None) -> None:
+        """Restore a session where it was, and in the archive; at least in the one that can."""
+        try:
+            self._changeable(name).restore_session(session_id, agent=agent)
+        except (SessionNotFound, WorkspaceNotFound):
+            if not self._restored_in_archive(name, session_id, agent):
+                raise
+        else:
+            self._restored_in_archive(name, session_id, agent)
+
+    def _restored_in_archive(self, name: str, session_id: str, agent: str | None) -> bool:
+        """Tell whether the archive hid a session, which it shows again now."""
+        try:
+            archive = self._daemon.intake.archive
+            hidden = [
+                kept.key
+                for kept in archive.sessions(name, deleted=True)
+                if kept.session.id == session_id and agent in (None, kept.session.agent_type)
+            ]
+            for key in hidden:
+                archive.restore(key)
+        except ArchiveError as error:
+            log.warning("the archive shows nothing again: %s", error.message)
+            return False
+        return bool(hidden)
 
 
 def _listing(page: Sequence[PlacedSession], total: int, places: Sequence[Place]) -> object:
@@ -226,7 +276,7 @@ def _listing(page: Sequence[PlacedSession], total: int, places: Sequence[Place])
 
 def _only_copied(name: str) -> WorkspaceNotRunning:
     return WorkspaceNotRunning(
-        f"The sessions of '{name}' are read from a snapshot, in which none can be deleted",
-        hint=f"Its worker can delete them: perry workspace start {name}",
+        f"The sessions of '{name}' are read from a snapshot: none can be deleted or restored there",
+        hint=f"Its worker can: perry workspace start {name}",
         workspace=name,
     )

@@ -62,10 +62,15 @@ def warn(text: str) -> None:
     line(f"{styled('warning:', YELLOW, sys.stderr)} {harmless(text)}", stream=sys.stderr)
 
 
+def note(text: str) -> None:
+    """Say on stderr what is good to know."""
+    line(f"{styled('note:', DIM, sys.stderr)} {harmless(text)}", stream=sys.stderr)
+
+
 def taken(name: str, snapshot: Taken | None) -> None:
     """Say on stderr that a place was read from a snapshot, if it was."""
     for text in () if snapshot is None else notes(name, snapshot, time.time()):
-        line(f"{styled('note:', DIM, sys.stderr)} {harmless(text)}", stream=sys.stderr)
+        note(text)
 
 
 def failed(error: PerryError) -> None:
@@ -186,7 +191,7 @@ def workspaces(views: Sequence[Mapping[str, Any]]) -> None:
         )
         for view in views
     ]
-    _print_table(columns, rows)
+    print_table(columns, rows)
 
 
 def overlooked(found: Sequence[Overlooked]) -> None:
@@ -245,7 +250,7 @@ def agent(status: AgentStatus, url: str) -> None:
     columns = [Column("NAME", least=12), Column("STATE"), Column("READ VIA"), Column("AS OF")]
     rows = [(one.name, one.state, one.via, _as_of(one.as_of, now)) for one in status.places]
     line()
-    _print_table(columns, rows)
+    print_table(columns, rows)
     for one in status.places:
         if one.error:
             warn(f"{one.name}: {one.error}")
@@ -302,7 +307,8 @@ def diagnosis(findings: Sequence[Finding]) -> None:
     line(diagnosis_lines.summary(findings))
 
 
-def _print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Show rows below their columns' names, as wide as the terminal allows."""
     title, *lines = table(columns, rows, room())
     line(styled(title, BOLD))
     for one in lines:
@@ -346,7 +352,7 @@ def sessions(gathered: Gathered, *, everywhere: bool) -> None:
         )
         for one in gathered.found
     ]
-    _print_table(columns, rows)
+    print_table(columns, rows)
 
 
 def asides(gathered: Gathered) -> None:

@@ -6,6 +6,7 @@ how anything looks, is known elsewhere.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -17,6 +18,8 @@ from perry.cli.export import EPILOG as EXPORT_EPILOG
 from perry.cli.export import export
 from perry.cli.fleet import Found
 from perry.cli.options import Agent, Id, InWorkspace, Json, examples
+from perry.cli.restore import EPILOG as RESTORE_EPILOG
+from perry.cli.restore import restore
 from perry.cli.search import EPILOG as SEARCH_EPILOG
 from perry.cli.search import search
 from perry.cli.tail import EPILOG as TAIL_EPILOG
@@ -34,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="List, read, search, follow and delete sessions.",
+    help="List, read, search, follow, delete and restore sessions.",
 )
 
 
@@ -136,20 +139,29 @@ def _messages(client: SessionClient, found: Found, limit: int | None) -> Iterabl
 app.command("search", epilog=SEARCH_EPILOG)(search)
 app.command("tail", epilog=TAIL_EPILOG)(tail)
 app.command("export", epilog=EXPORT_EPILOG)(export)
+app.command("restore", epilog=RESTORE_EPILOG)(restore)
 
 
 @app.command(
-    epilog=examples("perry session delete 4f2a", "perry session delete 4f2a -w demo --yes")
+    epilog=examples(
+        "perry session delete 4f2a",
+        "perry session delete 4f2a -w demo --yes",
+        "perry session restore 4f2a",
+    )
 )
 def delete(
     session_id: Id,
     workspace: InWorkspace = None,
     agent: Agent = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
+    for_good: Annotated[
+        bool, typer.Option("--for-good", help="Keep nothing of it: it can't be restored.")
+    ] = False,
 ) -> None:
     """Delete a session from its workspace, which must run, or from the host.
 
-    Its files go, and those of the sessions that it started.
+    Its files go, and those of the sessions that it started. They are kept for 30 days, so that
+    `perry session restore` can bring them back.
     """
     fleet = connect_fleet(workspace)
     found, _ = fleet.find(session_id, agent=agent)
@@ -157,9 +169,12 @@ def delete(
     title, where = shortened(one_line(session.title), 40), found.place.name
     render.confirm(
         f"Delete session {one_line(session.id)} of {where}, '{title}',"
-        f" {counted(session.message_count, 'message')}",
+        f" {counted(session.message_count, 'message')}{', for good' if for_good else ''}",
         yes=yes or found.taken is not None,  # which is refused, so there is nothing to ask
     )
     with fleet.connect(found.place) as client:
-        client.delete_session(session.id, agent=session.agent_type)
+        client.delete_session(session.id, agent=session.agent_type, for_good=for_good)
     render.line(f"deleted {one_line(session.id)} from {where}")
+    if not for_good:
+        again = f"perry session restore {shlex.quote(session.id)} -w {where}"
+        render.note(f"for 30 days this brings it back: {again}")

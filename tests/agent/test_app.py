@@ -182,6 +182,49 @@ def test_a_deleted_session_is_gone_from_the_disk_the_list_and_the_events(
     assert again.status_code == 404
 
 
+def test_a_deleted_session_is_restored_to_the_disk_the_list_and_the_events(
+    daemon: AgentProcess,
+) -> None:
+    path = daemon.home.session("bring me back")
+    before = path.read_bytes()
+    eventually(lambda: path.stem in daemon.counts(), "it is listed")
+    one, kept = f"/api/workspaces/host/sessions/{path.stem}", "/api/workspaces/host/deleted"
+    assert daemon.http.delete(one).status_code == 200
+    answer = daemon.json(kept)
+    assert answer.keys() == {"workspace", "deleted"}
+    [deleted] = [each for each in answer["deleted"] if each["session"]["id"] == path.stem]
+    assert deleted.keys() == {"session", "deletedAt", "until", "size"}
+    eventually(lambda: path.stem not in daemon.counts(), "it is no longer listed")
+    with daemon.events() as stream:
+        stream.next()
+        answer = daemon.http.post(f"{one}/restore")
+        assert (answer.status_code, answer.json()) == (200, {"success": True})
+        event = stream.next()
+        assert (event.kind, event.data["session"]["id"]) == ("created", path.stem)
+    assert path.read_bytes() == before
+    eventually(lambda: path.stem in daemon.counts(), "it is listed again")
+    assert path.stem not in {each["session"]["id"] for each in daemon.json(kept)["deleted"]}
+
+
+def test_what_cannot_be_restored_says_why(daemon: AgentProcess) -> None:
+    assert daemon.http.post("/api/workspaces/host/sessions/absent/restore").status_code == 404
+    for end in ("deleted", "sessions/x/restore"):
+        ask = daemon.http.post if end.endswith("restore") else daemon.http.get
+        assert ask(f"/api/workspaces/demo/{end}").status_code == 404
+    path = daemon.home.session("mine")
+    eventually(lambda: path.stem in daemon.counts(), "it is listed")
+    one = f"/api/workspaces/host/sessions/{path.stem}"
+    assert daemon.http.delete(one).status_code == 200
+    path.write_text("{}\n")
+    taken = daemon.http.post(f"{one}/restore")
+    assert (taken.status_code, path.name in taken.json()["error"]) == (409, True)
+    assert path.read_text() == "{}\n"
+    path.unlink()
+    daemon.http.post(f"{one}/restore")
+    assert daemon.http.delete(one, params={"forgood": "1"}).status_code == 200
+    assert daemon.http.post(f"{one}/restore").status_code == 404
+
+
 def test_a_refresh_has_looked_at_everything_when_it_answers(daemon: AgentProcess) -> None:
     path = daemon.home.session("hello")
     answer = daemon.http.post("/api/workspaces/host/refresh")

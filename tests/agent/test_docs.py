@@ -18,7 +18,7 @@ from perry.agent.workspaces_api import Adoption, Wanted
 from perry.archive.models import KeptHit
 from perry.client.agent_client import AgentPlace, AgentStatus
 from perry.errors import EngineUnreachable
-from perry.sessions.models import Message
+from perry.sessions.models import DeletedSession, Message
 from perry.worker.events import Streams
 from perry.workspace.models import Ready, Removed, Step, Worker, Workspace
 from perry.workspace.revivals import Revival
@@ -31,6 +31,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
 SHAPES: dict[str, tuple[type, set[str]]] = {
     "Place": (Place, set()),
     "Session": (StandingSession, set()),
+    "Deleted": (DeletedSession, set()),
     "Message": (Message, set()),
     "Hit": (KeptHit, set()),
     "Workspace": (Workspace, {"place", "revival"}),
