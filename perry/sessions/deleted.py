@@ -94,6 +94,10 @@ class Bin:
 
     def listed(self) -> tuple[DeletedSession, ...]:
         """List what can be restored, what was deleted last first."""
+        if any(map(self._is_old, self._paths())):
+            # Somebody else who is at it forgets it as well; where it can't be removed it stays.
+            with contextlib.suppress(OSError, SessionError), self._alone(0.0):
+                self._forget_old()
         return tuple(
             DeletedSession(
                 session=label.session,
@@ -102,7 +106,6 @@ class Bin:
                 size=size,
             )
             for _, label, size in self._labels()
-            if not self._is_old(label.deleted_at)
         )
 
     def delete(self, agent: str, session: Session, doomed: Doomed) -> None:
@@ -130,6 +133,7 @@ class Bin:
         if not self._directory.is_dir():
             return None
         with self._alone(_PATIENCE):
+            self._forget_old()
             for path, label, _ in self._labels():
                 session = label.session
                 if session.id == session_id and agent in (None, session.agent_type):
@@ -270,7 +274,7 @@ class Bin:
         """Read what is kept of these sources' sessions, the last deleted first, with its size."""
         for path in sorted(self._paths(), key=lambda path: path.name, reverse=True):
             label = self._label(path)
-            if label is not None:
+            if label is not None and not self._is_old(path):
                 yield path, label, path.lstat().st_size
 
     def _label(self, path: Path) -> Label | None:
@@ -291,15 +295,14 @@ class Bin:
 
     def _forget_old(self) -> None:
         """Remove what is kept for too long, and what writers that were killed have left."""
-        for path in self._paths():
-            if self._is_old(int(path.name.partition("-")[0])):
-                path.unlink(missing_ok=True)
+        for path in filter(self._is_old, self._paths()):
+            path.unlink(missing_ok=True)
         for path in self._directory.glob(f"*{_PARTIAL}"):
             path.unlink(missing_ok=True)
 
     @staticmethod
-    def _is_old(deleted_at: int) -> bool:
-        return deleted_at < (time.time() - KEPT_FOR) * 1000
+    def _is_old(path: Path) -> bool:
+        return int(path.name.partition("-")[0]) < (time.time() - KEPT_FOR) * 1000
 
     def _sync(self) -> None:
         handle = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -209,21 +209,16 @@ def test_after_thirty_days_it_is_gone(tmp_path: Path) -> None:
     index.delete("two")
     old = next(path for path in kept(tmp_path) if _label(path).session.id == "one")
     moment = int((time.time() - KEPT_FOR - 60) * 1000)
-    file = old.rename(old.with_name(f"{moment}-{old.name.partition('-')[2]}"))
-    label = _label(file)
-    with KeptFile(file) as opened:
-        opened.label()
-        contents = opened.contents()
-    with file.open("wb") as rewritten:
-        write_kept(
-            rewritten,
-            msgspec.structs.replace(label, deleted_at=moment),
-            contents,
-            lambda _: None,
-        )
+    for again in (index.deleted, lambda: remembering(tmp_path)):
+        old = old.rename(old.with_name(f"{moment}-{old.name.partition('-')[2]}"))
+        data = old.read_bytes()
+        again()
+        assert not old.exists()
+        assert [_label(path).session.id for path in kept(tmp_path)] == ["two"]
+        old.write_bytes(data)
     assert [one.session.id for one in index.deleted()] == ["two"]
-    remembering(tmp_path)
-    assert [_label(path).session.id for path in kept(tmp_path)] == ["two"]
+    with pytest.raises(SessionNotFound):
+        index.restore("one")
 
 
 def test_a_log_that_is_written_to_all_the_time_is_kept_whole_or_not_deleted(tmp_path: Path) -> None:

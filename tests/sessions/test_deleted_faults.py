@@ -6,13 +6,14 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.sessions.deletable import HOMES, Tree, kept, remembering, rows, tree
-from tests.sessions.deleting import begin, ended, minding_modes
+from tests.sessions.deleting import CHECKOUT, begin, ended, minding_modes
 
 KILLS = int(os.environ.get("PERRY_KILLS", "8"))
 """Kills of each kind for each home."""
@@ -112,3 +113,60 @@ def test_what_cannot_be_deleted_whole_is_put_back(name: str, tmp_path: Path) -> 
     assert told.startswith("SessionError")
     assert (timeless(tree(tmp_path)), rows(tmp_path)) == (before, stored)
     assert kept(tmp_path) == []
+
+
+ON_A_FULL_DISK = """
+mount -t tmpfs -o size=1m none "$1/.cache"
+"$2" -m tests.sessions.deleting "$1" delete "$3"
+find "$1/.cache" -type f ! -name lock
+"""
+
+OVER_A_MOUNT = """
+project="$1/.claude/projects/-home-dev-proj"
+look() {
+  cd "$project"
+  find . -printf '%p %y %m %T@ %l\\n' | sort
+  find . -type f -exec cksum {} + | sort
+  cd "$4"
+}
+cp -a "$project" "$1/copy"
+mount -t tmpfs none "$project"
+cp -a "$1/copy/." "$project"
+look > "$1/before"
+"$2" -m tests.sessions.deleting "$1" delete "$3"
+! test -e "$project/one.jsonl"
+"$2" -m tests.sessions.deleting "$1" restore "$3"
+look | diff "$1/before" - && echo all is as it was
+"""
+
+
+def in_a_namespace(script: str, home: Path, session_id: str) -> list[str]:
+    """Run a script that mounts what it wants, and give the lines that it printed."""
+    words = [script, "sh", str(home), sys.executable, session_id, str(CHECKOUT)]
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", *words],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_on_a_full_disk_nothing_is_deleted_and_nothing_half_made_stays(tmp_path: Path) -> None:
+    session_id = fill("claude", tmp_path)
+    (tmp_path / ".cache").mkdir()
+    before = tree(tmp_path)
+    begun, told, *left = in_a_namespace(ON_A_FULL_DISK, tmp_path, session_id)
+    assert begun == "begun"
+    assert told.startswith("SessionNotKept")
+    assert "No space left on device" in told
+    assert left == []
+    assert tree(tmp_path) == before
+
+
+def test_a_directory_on_another_file_system_is_restored_to(tmp_path: Path) -> None:
+    session_id = fill("claude", tmp_path)
+    assert in_a_namespace(OVER_A_MOUNT, tmp_path, session_id)[-1] == "all is as it was"
