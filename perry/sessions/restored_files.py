@@ -234,11 +234,15 @@ class Restoration:
     def _own(self, item: Item) -> None:
         with self._opened(item.root, item.parts) as handle:
             _give(handle, item)
-            os.fchmod(handle, item.mode & _ANY)
+            with contextlib.suppress(PermissionError):  # somebody else made it meanwhile
+                os.fchmod(handle, item.mode & _ANY)
         self._date(item, item.modified)
 
     def _date(self, item: Item, modified: int) -> None:
-        with self._opened(item.root, item.parts) as handle:
+        with (
+            self._opened(item.root, item.parts) as handle,
+            contextlib.suppress(PermissionError),  # of somebody else's, only he sets the time
+        ):
             os.utime(handle, ns=(modified, modified))
 
     def _modified(self, item: Item) -> int | None:

@@ -206,6 +206,47 @@ def test_a_deleted_session_is_restored_to_the_disk_the_list_and_the_events(
     assert path.stem not in {each["session"]["id"] for each in daemon.json(kept)["deleted"]}
 
 
+def test_the_archive_hides_and_shows_a_session_as_it_is_deleted_and_restored(
+    daemon: AgentProcess,
+) -> None:
+    path = daemon.home.session("an unheard of word: zymurgy")
+
+    def found() -> set[str]:
+        hits = daemon.json("/api/search", q="zymurgy", by="archive")["hits"]
+        return {hit["sessionId"] for hit in hits}
+
+    eventually(lambda: found() == {path.stem}, "the archive has it")
+    one = f"/api/workspaces/host/sessions/{path.stem}"
+    assert daemon.http.delete(one).status_code == 200
+    eventually(lambda: found() == set(), "the archive hides it")
+    assert daemon.http.post(f"{one}/restore").status_code == 200
+    eventually(lambda: found() == {path.stem}, "the archive shows it again")
+    assert daemon.http.delete(one, params={"forgood": "1"}).status_code == 200
+    eventually(lambda: found() == set(), "the archive hides it")
+    assert daemon.http.post(f"{one}/restore").status_code == 404
+    assert found() == set()
+
+
+def test_what_was_deleted_and_is_kept_nowhere_else_is_restored_in_the_archive(
+    daemon: AgentProcess,
+) -> None:
+    path = daemon.home.session("an unheard of word: quincunx")
+
+    def found() -> set[str]:
+        hits = daemon.json("/api/search", q="quincunx", by="archive")["hits"]
+        return {hit["sessionId"] for hit in hits}
+
+    eventually(lambda: found() == {path.stem}, "the archive has it")
+    path.unlink()
+    eventually(lambda: path.stem not in daemon.counts(), "its coding agent has purged it")
+    one = f"/api/workspaces/host/sessions/{path.stem}"
+    assert daemon.http.delete(one).status_code == 200
+    eventually(lambda: found() == set(), "the archive hides it")
+    assert daemon.http.post(f"{one}/restore").status_code == 200
+    assert found() == {path.stem}
+    assert not path.exists()
+
+
 def test_what_cannot_be_restored_says_why(daemon: AgentProcess) -> None:
     assert daemon.http.post("/api/workspaces/host/sessions/absent/restore").status_code == 404
     for end in ("deleted", "sessions/x/restore"):
