@@ -239,9 +239,7 @@ class SessionsApi:
             if kept is None:
                 raise
         if kept is not None:
-            self._daemon.intake.archive.delete(kept.key)
-            if for_good:
-                self._daemon.intake.archive.forget(kept.key)
+            self._daemon.intake.archive.delete(kept.key, for_good=for_good)
 
     def _restore(self, name: str, session_id: str, agent: str | None) -> None:
         """Restore a session where it was, and in the archive; at least in the one that can."""

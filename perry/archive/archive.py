@@ -141,23 +141,18 @@ class Archive:
         with self._database.reading() as connection:
             return search(connection, query, filters, limit=limit, offset=offset)
 
-    def delete(self, key: Key) -> None:
-        """Hide a session and those it started; a while later they are gone for good."""
+    def delete(self, key: Key, *, for_good: bool = False) -> None:
+        """Hide a session and those it started; a while later, or `for_good`, they are gone."""
         with self._database.writing() as connection:
-            self._mark(connection, key, _now())
+            marked = self._mark(connection, key, _now())
+            for number in marked if for_good else ():
+                remove(connection, number)
 
     def restore(self, key: Key) -> None:
         """Undo `delete`. Raises SessionNotFound where there is nothing to restore."""
         with self._database.writing() as connection:
             if not self._mark(connection, key, None):
                 raise _not_found(key)
-
-    def forget(self, key: Key) -> None:
-        """Remove a session for good."""
-        with self._database.writing() as connection:
-            query = "SELECT number FROM session WHERE workspace = ? AND agent = ? AND id = ?"
-            for [number] in connection.execute(query, key).fetchall():
-                remove(connection, number)
 
     def prune(self, *, oldest: int | None = None, largest: int | None = None) -> int:
         """Remove what is beyond the bounds, and what was deleted long ago; returns how much.
@@ -205,20 +200,22 @@ class Archive:
         return shelf.merge(piece)
 
     @staticmethod
-    def _mark(connection: sqlite3.Connection, key: Key, deleted_at: int | None) -> int:
-        """Mark a session and its descendants; returns how many there are."""
-        workspace, agent, _ = key
-        marked, names = 0, [key[2]]
-        query = "UPDATE session SET deleted_at = ? WHERE workspace = ? AND agent = ? AND id = ?"
-        children = "SELECT id FROM session WHERE workspace = ? AND agent = ? AND parent = ?"
-        seen = set(names)
-        while names:
-            name = names.pop()
-            marked += connection.execute(query, (deleted_at, workspace, agent, name)).rowcount
-            found = {child for [child] in connection.execute(children, (workspace, agent, name))}
-            names += found - seen
-            seen |= found
-        return marked
+    def _mark(connection: sqlite3.Connection, key: Key, deleted_at: int | None) -> list[int]:
+        """Mark a session and its descendants; returns their numbers."""
+        workspace, agent, name = key
+        query = """
+            WITH RECURSIVE doomed (number, id) AS (
+                SELECT number, id FROM session WHERE workspace = ?1 AND agent = ?2 AND id = ?3
+                UNION SELECT child.number, child.id FROM session AS child, doomed
+                WHERE workspace = ?1 AND agent = ?2 AND parent = doomed.id
+            ) SELECT number FROM doomed
+        """
+        numbers = [number for [number] in connection.execute(query, (workspace, agent, name))]
+        for number in numbers:
+            connection.execute(
+                "UPDATE session SET deleted_at = ? WHERE number = ?", (deleted_at, number)
+            )
+        return numbers
 
 
 def _fact(connection: sqlite3.Connection, name: str) -> str | None:

@@ -193,6 +193,13 @@ def test_what_was_deleted_is_neither_listed_nor_found_until_it_is_restored(
     assert len(find(archive, "apple").hits) == 2
 
 
+def test_what_is_deleted_for_good_is_gone_at_once_with_its_children(archive: Archive) -> None:
+    archive.merge([whole([said("apple")]), whole([said("apple")], "child", parent_id="s")])
+    archive.delete(("demo", "claude", "s"), for_good=True)
+    assert (archive.sessions(), archive.sessions(deleted=True)) == ([], [])
+    index_is_sound(archive)
+
+
 def test_what_was_deleted_long_ago_is_gone_for_good(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +339,7 @@ for start in range(held, 5000, 20):
         archive.merge([Piece("demo", session("t", 40), 0, tuple(messages[:40]), True)])
         archive.delete(("demo", "claude", "t"))
         archive.restore(("demo", "claude", "t"))
-        archive.forget(("demo", "claude", "t"))
+        archive.delete(("demo", "claude", "t"), for_good=True)
 """
 
 
