@@ -2,14 +2,15 @@
 
 Each rung is tried until a worker proves itself on one; who answers and doesn't is somebody else,
 who has the container's address here, and gets nothing. A rung that worked is kept for this start of
-this container alone, and only says where to begin: every connection is proved anyway. It must not
-start or stop anything.
+this container and its addresses alone, and only says where to begin: every connection is proved
+anyway. It must not start or stop anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from perry.client.transport import StreamTransport, over_tcp
@@ -69,7 +70,7 @@ class Ladder:
         self._engine = engine
         self._token = token
         self._forget_key = forget_key
-        self._kept: dict[str, tuple[str, Way]] = {}
+        self._kept: dict[str, tuple[str, tuple[str, ...], Way]] = {}
 
     def reach(self, container: Container, workspace: str) -> Reached:
         """Find where the worker of a workspace's container answers and proves itself.
@@ -95,36 +96,66 @@ class Ladder:
         return {way: self._client(container, workspace, way) for way in self._in_order(container)}
 
     def keep(self, container: Container, way: Way) -> None:
-        """Begin there the next time, as long as the container runs on."""
-        self._kept[container.id] = (container.started_at, way)
+        """Begin there the next time, as long as the container runs on at the same addresses."""
+        self._kept[container.id] = (container.started_at, container.addresses, way)
 
     def _climb(
         self, container: Container, workspace: str
     ) -> tuple[Reached | None, list[WorkerError]]:
-        failures: list[WorkerError] = []
+        failures: dict[Way, WorkerError] = {}
         began = time.monotonic()
         for way in self._in_order(container):
             spent = time.monotonic() - began
-            client = self._client(container, workspace, way)
             try:
-                health = client.authenticate()
+                reached = self._tried(container, workspace, way)
             except WorkerError as error:
-                client.close()
-                failures.append(error)
+                failures[way] = error
                 self._kept.pop(container.id, None)
             else:
-                self.keep(container, way)
-                if spent > SLOW:
+                reached = self._come_up(container, workspace, failures, reached)
+                if reached.way == way and spent > SLOW:
                     self._prefer(way.rung)
-                return Reached(way, client, health), failures
-        return None, failures
+                self.keep(container, reached.way)
+                return reached, [*failures.values()]
+        return None, [*failures.values()]
+
+    def _tried(self, container: Container, workspace: str, way: Way) -> Reached:
+        client = self._client(container, workspace, way)
+        try:
+            return Reached(way, client, client.authenticate())
+        except WorkerError:
+            client.close()
+            raise
+
+    def _come_up(
+        self,
+        container: Container,
+        workspace: str,
+        failures: Mapping[Way, WorkerError],
+        reached: Reached,
+    ) -> Reached:
+        """Look once more at better ways where nobody answered: the worker may be up only now.
+
+        A stream takes a while to be opened, and then finds one that wasn't there before.
+        """
+        for way, failure in failures.items():
+            if isinstance(failure, WorkerUntrusted):
+                continue
+            with contextlib.suppress(WorkerError):  # it leads nowhere, as before
+                found = self._tried(container, workspace, way)
+                reached.client.close()
+                return found
+        return reached
 
     def _in_order(self, container: Container) -> list[Way]:
         kept = self._kept.get(container.id)
         preferred = self._preferred()
         return sorted(
             ways(container),
-            key=lambda way: ((container.started_at, way) != kept, way.rung != preferred),
+            key=lambda way: (
+                (container.started_at, container.addresses, way) != kept,
+                way.rung != preferred,
+            ),
         )
 
     def _preferred(self) -> Rung | None:

@@ -220,3 +220,31 @@ def test_a_quick_failure_says_nothing_of_the_engine(engine: Engine) -> None:
         ladder(engine).reach(running(1, ours.port), "a").client.close()
         ways = ladder(engine).clients(running(ours.port, address=NOWHERE), "a")
         assert [way.rung for way in ways] == ["address", "published", "exec"]
+
+
+def test_a_worker_that_comes_up_while_a_slow_way_is_tried_is_asked_on_the_better_one(
+    engine: Engine,
+) -> None:
+    """Else all would be asked by streams for as long as this container runs."""
+    with ExitStack() as opened, socket.create_server((HERE, 0)) as free:
+        port = free.getsockname()[1]
+        free.close()
+        better: list[Answering] = []
+
+        def slow(target: str, _: int) -> bytes:
+            if not better:
+                better.append(opened.enter_context(Answering(worker, port=port)))
+            return proving(TOKEN, target)
+
+        ours = opened.enter_context(Answering(slow))
+        reached = ladder(engine).reach(running(port, ours.port), "a")
+        reached.client.close()
+        assert reached.way.address == f"{HERE}:{port}"
+
+
+def test_another_address_begins_anew(engine: Engine) -> None:
+    with Answering(worker) as ours:
+        climbing = ladder(engine)
+        climbing.reach(running(ours.port), "a").client.close()
+        ways = [*climbing.clients(running(ours.port, address=NOWHERE), "a")]
+        assert [way.rung for way in ways] == ["address", "published", "exec"]
