@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from perry.agent.host import Host
 from perry.agent.intake import Intake
 from perry.agent.ledger import Ledger
 from perry.agent.mirror import Mirror
 from perry.agent.reconciler import Reconciler
-from perry.errors import WorkspaceNotFound
+from perry.errors import WorkerUnreachable, WorkerUntrusted, WorkspaceNotFound
 from perry.workspace.names import HOST
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from perry.agent.keeper import Keeper
     from perry.client.session_client import SessionClient
     from perry.workspace.engine import Engine
+
+T = TypeVar("T")
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
@@ -78,6 +80,17 @@ class Daemon:
         Raises what `client` raises.
         """
         return self.host.client() if place == HOST else self._keeper(place).asking()
+
+    def ask(self, place: str, question: Callable[[SessionClient], T]) -> T:
+        """Answer a question that changes nothing; where the way to the worker is lost, once more.
+
+        Raises what `client` raises, and what the question does.
+        """
+        try:
+            return question(self.client(place))
+        except (WorkerUnreachable, WorkerUntrusted):
+            with self.asking(place) as client:
+                return question(client)
 
     def refresh(self, place: str) -> None:
         """Have all files of a place looked at again, now. Raises what `client` raises."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from perry.agent.mirror import Mirror
     from perry.client.session_client import SessionClient
+    from perry.client.worker_client import WorkerClient
     from perry.workspace.manager import WorkspaceManager
     from perry.workspace.models import Workspace
 
@@ -60,6 +61,9 @@ FIRST_PAUSE = 0.5  # s after the first failure; twice as long after each further
 LONGEST_PAUSE = 60.0  # s
 SNAPSHOT_AGE = STOPPED_AGE + 1.0  # s after which a snapshot is looked at again
 STOP_PATIENCE = 10.0  # s that the end of the thread is waited for
+
+RETURN = 2.0
+"""Seconds that a question waits for a worker that was lost a moment ago."""
 
 ENOUGH = 2
 """Failures in a row from which on a worker that answers, and makes no sense, is replaced."""
@@ -99,8 +103,9 @@ class Keeper:
         self._reason: str | None = None
         self._reason_at = 0.0
         self._failures = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._client: SessionClient | None = None
+        self._followed: WorkerClient | None = None
         self._thread = threading.Thread(target=self._run, name=f"keeper-{name}", daemon=True)
 
     def start(self) -> None:
@@ -147,14 +152,26 @@ class Keeper:
             self._mirror.put_place(Place(self.name, "running", "worker"))
         self._happened("the container was unpaused")
 
+    def moved(self) -> None:
+        """Take in that the container's addresses have changed: the old one may be somebody else's.
+
+        What is asked there is broken off, and the way to the worker is looked for anew.
+        """
+        with self._lock:
+            if self._followed is not None and self._followed.cut():
+                self._client = self._followed = None
+                self._poked.set()
+
     def client(self) -> SessionClient:
         """Return what the place's sessions can be asked through now.
 
-        Raises WorkspaceNotRunning or WorkerError, the place's error, where there is nothing.
+        One that was lost a moment ago is waited for. Raises WorkspaceNotRunning or WorkerError, the
+        place's error, where there is nothing.
         """
-        place = self._mirror.place(self.name)
         with self._lock:
+            self._lock.wait_for(self._is_settled, RETURN)
             client = self._client
+        place = self._mirror.place(self.name)
         if client is not None and (place is None or place.state != "paused"):
             return client
         if place is not None and place.state != "running":
@@ -186,6 +203,12 @@ class Keeper:
         if isinstance(client, LocalClient):
             return client
         return self._manager.reach(self._manager.get(self.name))
+
+    def _is_settled(self) -> bool:
+        """Tell whether waiting changes nothing: it is reached, or fails, or doesn't run."""
+        place = self._mirror.place(self.name)
+        stands = place is not None and place.state != "running"
+        return self._client is not None or self._failures > 0 or stands
 
     def _happened(self, reason: str) -> None:
         self._reason, self._reason_at = reason, time.monotonic()
@@ -226,28 +249,31 @@ class Keeper:
             return self._backed_off()
         try:
             with client:
+                with self._lock:
+                    self._followed = client
                 live = Place(self.name, "running", "worker")
                 follow(client, self._mirror, live, begun=lambda: self._begin(client))
         except WorkerError as error:
             log.info("lost the worker of %s: %s", self.name, error.message)
-            if self._client is None:  # it was reached, and made no sense
+            if self._client is None and self._followed:  # it was reached, and made no sense
                 if self._failures >= ENOUGH:
                     self._read_snapshot(workspace, error)
                     return self._backed_off()
                 return self._failed(error)
         finally:
             with self._lock:
-                self._client = None
+                self._client = self._followed = None
         self._shown_from_memory("the connection to its worker was lost")
         return NEWS
 
-    def _begin(self, client: SessionClient) -> None:
+    def _begin(self, client: WorkerClient) -> None:
         self._failures = 0
         self._launched.clear()
         with self._lock:
             self._client = client
+            self._lock.notify_all()
 
-    def _reached(self, workspace: Workspace) -> SessionClient:
+    def _reached(self, workspace: Workspace) -> WorkerClient:
         """Reach the worker; one that is dead is revived, and why is kept."""
         reason = self._reason if time.monotonic() - self._reason_at < STALE else None
         self._reason = None
@@ -263,7 +289,7 @@ class Keeper:
                 return self._awaited(workspace)
         return self._revived(workspace, reason or FOUND_DEAD)
 
-    def _awaited(self, workspace: Workspace) -> SessionClient:
+    def _awaited(self, workspace: Workspace) -> WorkerClient:
         """Wait for a worker that somebody else has started."""
         reaching = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(WorkerUnreachable),
@@ -273,7 +299,7 @@ class Keeper:
         )
         return reaching(self._manager.reach, workspace)
 
-    def _revived(self, workspace: Workspace, reason: str) -> SessionClient:
+    def _revived(self, workspace: Workspace, reason: str) -> WorkerClient:
         if not self._failures:
             self._remember("running", f"its worker is started again: {reason}")
         began = time.monotonic()
@@ -292,9 +318,10 @@ class Keeper:
         client = LocalClient(snapshot.index, workspace=self.name)
         taken = int(snapshot.taken_at * 1000)
         place = Place(self.name, workspace.state, "snapshot", taken, error)
-        self._mirror.replace(place, client.list_sessions(children=True))
         with self._lock:
             self._client = client
+            self._lock.notify_all()
+        self._mirror.replace(place, client.list_sessions(children=True))
 
     def _remember(self, state: str, error: str) -> None:
         """Say that what is shown is what was read last."""
@@ -318,5 +345,7 @@ class Keeper:
     def _backed_off(self) -> float:
         """Return how long to wait: longer, the more often it has failed in a row."""
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**self._failures)
-        self._failures += 1
+        with self._lock:
+            self._failures += 1
+            self._lock.notify_all()
         return pause

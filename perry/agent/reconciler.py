@@ -161,6 +161,8 @@ class Reconciler:
                 keeper.paused()
             case "unpause":
                 keeper.resumed()
+            case "connect" | "disconnect":
+                keeper.moved()
             case _:
                 keeper.poke()
 

@@ -211,7 +211,7 @@ class SessionsApi:
     ) -> T:
         """Ask a place about a session, and where it hasn't got it, the archive."""
         try:
-            return there(self._daemon.client(name))
+            return self._daemon.ask(name, there)
         except NOT_THERE:
             found = self._archived(name, session_id, agent)
             if found is None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import msgspec
@@ -41,6 +42,7 @@ HANDSHAKES = 3
 
 OK, NOT_FOUND, STARTING = 200, 404, 503
 
+CONNECTED = "connection.connect_tcp.complete"
 CONNECTING = frozenset({"connection.connect_tcp.started", "connection.connect_unix_socket.started"})
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
@@ -93,6 +95,7 @@ class Channel:
         self._connect_timeout = connect_timeout
         self._largest = largest_answer
         self._proved = False
+        self._connection: socket.socket | None = None
         self._lock = threading.RLock()
         with self._errors():
             self._http = httpx.Client(
@@ -106,6 +109,14 @@ class Channel:
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
+
+    def cut(self) -> bool:
+        """End the connection under whoever uses it in another thread; False where it isn't TCP."""
+        if (connection := self._connection) is None:
+            return False
+        with contextlib.suppress(OSError):  # it has ended by itself
+            connection.shutdown(socket.SHUT_RDWR)
+        return True
 
     def ask(
         self,
@@ -240,11 +251,13 @@ class Channel:
         *,
         token: str | None,
     ) -> httpx.Response:
-        def trace(event: str, _: object) -> None:
+        def trace(event: str, info: dict[str, Any]) -> None:
             if event in CONNECTING:
                 self._proved = False
                 if token is not None:
                     raise _NewConnection
+            if event == CONNECTED:
+                self._connection = info["return_value"].get_extra_info("socket")
 
         if self._http.is_closed:  # by another thread, which has lost the worker
             raise WorkerUnreachable(

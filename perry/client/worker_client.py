@@ -102,6 +102,7 @@ class WorkerClient:
             largest_answer=largest_answer,
         )
         self._channel = self._open_channel()
+        self._streams: set[Channel] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +118,14 @@ class WorkerClient:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
+
+    def cut(self) -> bool:
+        """Have what other threads ask, event streams too, fail now: the worker may have moved.
+
+        False where it isn't reached at an address, so that it can't have: then nothing is cut.
+        """
+        were_cut = [channel.cut() for channel in (self._channel, *tuple(self._streams))]
+        return any(were_cut)
 
     def authenticate(self) -> Health:
         """Let the worker prove that it has the token; done by itself before the first use of it.
@@ -212,7 +221,7 @@ class WorkerClient:
         when the worker ends it.
         """
         with (
-            contextlib.closing(self._open_channel()) as channel,
+            self._own_channel() as channel,
             channel.stream("/events", _params(since=since), silence=SILENCE) as got,
         ):
             if isinstance(got, Answer):
@@ -262,6 +271,15 @@ class WorkerClient:
         """Let the worker look at all files again; returns when that is done."""
         answer = self._channel.ask("POST", "/refresh", timeout=REFRESH_TIMEOUT)
         self._require_done(self._expected(answer))
+
+    @contextlib.contextmanager
+    def _own_channel(self) -> Iterator[Channel]:
+        with contextlib.closing(self._open_channel()) as channel:
+            self._streams.add(channel)
+            try:
+                yield channel
+            finally:
+                self._streams.discard(channel)
 
     def _get(
         self,

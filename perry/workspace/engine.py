@@ -48,8 +48,11 @@ NOT_FOUND = 404
 """The engine's status where there is no such thing, be it a path in a container."""
 
 
-EVENTS = ("start", "die", "pause", "unpause", "destroy", "rename", "exec_start", "exec_die")
-"""What happens to containers and is told of."""
+EVENTS = (
+    "start", "die", "pause", "unpause", "destroy", "rename", "exec_start", "exec_die",
+    "connect", "disconnect",
+)  # fmt: skip
+"""What happens to containers and is told of; the last two in networks."""
 
 _CHUNK = 256 * 1024
 
@@ -130,7 +133,7 @@ class Engine:
                 since=f"{since:.9f}",
                 until=until,
                 decode=True,
-                filters={"type": ["container"], "event": list(EVENTS)},
+                filters={"type": ["container", "network"], "event": list(EVENTS)},
             )
             for found in stream:
                 yield EngineEvent.from_message(found)

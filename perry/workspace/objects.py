@@ -172,10 +172,11 @@ class Execution:
 
 @dataclass(frozen=True)
 class EngineEvent:
-    """Something that happened to a container.
+    """Something that happened to a container, or to its place in a network.
 
     `action` is Docker's word (`start`, `die`, `exec_die`…), `command` what an `exec_start` started;
-    `labels` are the container's own and its image's; `at` is in seconds since the epoch.
+    `labels` are the container's own and its image's, for a network's event what is told of that;
+    `at` is in seconds since the epoch.
     """
 
     action: str
@@ -189,11 +190,13 @@ class EngineEvent:
         """Read one message of the engine's stream of events."""
         action, _, command = str(found.get("Action", "")).partition(": ")
         actor = found.get("Actor") or {}
+        labels = actor.get("Attributes") or {}
+        is_network = found.get("Type") == "network"
         return cls(
             action=action,
             command=command,
-            container_id=str(actor.get("ID", "")),
-            labels=actor.get("Attributes") or {},
+            container_id=str(labels.get("container", "") if is_network else actor.get("ID", "")),
+            labels=labels,
             at=int(found.get("timeNano", 0)) / 1e9,
         )
 

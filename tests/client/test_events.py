@@ -84,6 +84,22 @@ def test_events_go_the_given_way_beside_the_questions(tmp_path: Path) -> None:
         assert len(client.list_sessions()) == 1
 
 
+def test_a_worker_that_has_moved_is_let_go_of_at_once(tmp_path: Path) -> None:
+    with WorkerProcess(tmp_path) as worker, connect(worker.port) as client:
+        assert not client.cut(), "nothing was connected"
+        events = client.events()
+        assert next(events).kind == "ready"
+        assert client.list_sessions() == ()
+        cutting = threading.Timer(0.2, client.cut)
+        cutting.start()
+        began = time.monotonic()
+        with pytest.raises(WorkerUnreachable):
+            next(events)
+        assert time.monotonic() - began < 5
+        cutting.join()
+        assert client.list_sessions() == (), "another connection will do"
+
+
 def test_without_a_proof_the_token_is_not_sent_for_events_either() -> None:
     with Answering(lambda *_: http(200, {"status": "ok"})) as server:
         with connect(server.port) as client, pytest.raises(WorkerUntrusted):
