@@ -19,7 +19,7 @@ from perry.workspace import bundle, image
 from perry.workspace.engine import Engine
 from perry.workspace.progress import finish
 from tests.e2e.command import Perry
-from tests.e2e.faults import TABLE
+from tests.e2e.faults.table import TABLE
 from tests.e2e.labels import LABEL
 from tests.e2e.own_engine import OwnEngine, own_engine
 from tests.e2e.own_engine import build as make_image
