@@ -88,7 +88,7 @@ def routes(
         Route("/api/events", api.events),
         *SessionsApi(daemon).routes(),
         *SearchApi(daemon).routes(),
-        *WorkspacesApi(daemon).routes(),
+        *WorkspacesApi(daemon, streams).routes(),
     ]
 
 

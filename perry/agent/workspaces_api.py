@@ -10,6 +10,7 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -17,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from perry.agent import work
+from perry.agent.log_answer import LogAnswer
 from perry.errors import EngineError, UsageError
 from perry.worker.answers import flag, in_thread, json_answer, number
 from perry.workspace import names, options, revivals
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from perry.agent.daemon import Daemon
+    from perry.agent.ledger import Thing
+    from perry.worker.events import Streams
     from perry.workspace.manager import WorkspaceManager
     from perry.workspace.models import Removed, Steps, Workspace
 
@@ -33,6 +37,7 @@ T = TypeVar("T")
 
 LARGEST_REQUEST = 1024 * 1024  # bytes
 LOG_LINES = 1000  # the last ones, where the client names no number
+FOLLOWERS = 100  # logs that are followed at the same time
 
 SETTLING = 10.0  # s at most that the archive is waited for before a workspace is removed
 
@@ -63,8 +68,10 @@ class Adoption(msgspec.Struct, forbid_unknown_fields=True):
 class WorkspacesApi:
     """The endpoints, one method each."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, streams: Streams[Thing]) -> None:
         self._daemon = daemon
+        self._streams = streams
+        self._followers = anyio.CapacityLimiter(FOLLOWERS)
 
     def routes(self) -> list[Route]:
         """Give the table of what is answered here."""
@@ -163,6 +170,8 @@ class WorkspacesApi:
         """Give what a workspace's own command, or its worker, has logged, as plain text."""
         name, tail = _name(request), number(request, "tail")
         tail = LOG_LINES if tail is None else tail
+        if flag(request, "follow") and request.method != "HEAD":
+            return await self._followed(name, worker=flag(request, "worker"), tail=tail)
         if flag(request, "worker"):
             text = await in_thread(lambda: self._manager.worker_log(name))
             lines = text.encode().splitlines(keepends=True)
@@ -171,6 +180,12 @@ class WorkspacesApi:
         # Read here, where an error can still be answered; the rest may be more than fits in memory.
         first = await in_thread(next, chunks, b"")
         return StreamingResponse(itertools.chain((first,), chunks), media_type="text/plain")
+
+    async def _followed(self, name: str, *, worker: bool, tail: int) -> Response:
+        if self._followers.available_tokens < 1:
+            raise HTTPException(503, f"{FOLLOWERS} logs are followed already")
+        opened = await in_thread(self._manager.follow_logs, name, worker=worker, tail=tail)
+        return LogAnswer(opened, self._streams, self._followers)
 
 
 def _name(request: Request) -> str:

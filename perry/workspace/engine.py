@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -21,11 +21,13 @@ import requests.exceptions
 import urllib3.exceptions
 from docker.context import ContextAPI
 from docker.context.config import get_current_context_name
+from docker.types import CancellableStream
 from docker.utils import parse_repository_tag
 
 from perry.errors import EngineFailure, EngineUnreachable
 from perry.workspace import archive
 from perry.workspace.attachment import Attachment
+from perry.workspace.frames import Frames
 from perry.workspace.objects import (
     Container,
     EngineEvent,
@@ -312,6 +314,26 @@ class Engine:
                 container_id, stream=True, follow=follow, tail="all" if tail is None else tail
             )
 
+    def follow_logs(
+        self, container_id: str, *, tail: int
+    ) -> tuple[Iterator[bytes], Callable[[], None]]:
+        """Open what a container prints, both streams, from its last `tail` lines on.
+
+        Returns what comes, for as long as the container runs, and what ends that from another
+        thread.
+        """
+        query = {"stdout": "1", "stderr": "1", "follow": "1", "tail": str(tail)}
+        with _translated():
+            has_terminal = self._api.inspect_container(container_id)["Config"]["Tty"]
+            answer = self._ask("GET", f"/containers/{container_id}/logs", query, silence=None)
+        printed = CancellableStream(_printed(answer, framed=not has_terminal), answer)
+
+        def end() -> None:
+            with suppress(OSError), closing(answer):  # it has ended by itself
+                printed.close()
+
+        return printed, end
+
     # Files in containers, running or not
 
     def read_file(self, container_id: str, path: str) -> bytes | None:
@@ -371,13 +393,21 @@ class Engine:
         return self._ask(method, f"/containers/{container_id}/archive", {"path": path})
 
     def _ask(
-        self, method: str, call: str, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        call: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        silence: float | None = TIMEOUT,
     ) -> requests.Response:
-        """Ask what docker-py has no call for; the answer is closed by whoever gets it."""
+        """Ask what docker-py has no call for; the answer is closed by whoever gets it.
+
+        `silence` is how many seconds may pass without a byte of it, None for no end of them.
+        """
         url = f"{self._api.base_url}/v{self._api.api_version}{call}"
         plain = {"Accept-Encoding": "identity"}
         answer: requests.Response = self._api.request(
-            method, url, params=query, headers=plain, stream=True, timeout=TIMEOUT
+            method, url, params=query, headers=plain, stream=True, timeout=(TIMEOUT, silence)
         )
         if answer.status_code != NOT_FOUND:
             try:
@@ -503,6 +533,16 @@ def _over_ssh(address: str) -> docker.APIClient:
         client.mount("http+docker://", adapter)
         version = client.version(api_version=False)["ApiVersion"]
     return client
+
+
+def _printed(answer: requests.Response, *, framed: bool) -> Iterator[bytes]:
+    """Yield what a container printed; without a terminal it comes in frames."""
+    frames = Frames()
+    for chunk in answer.raw.stream(_CHUNK, decode_content=False):
+        if framed:
+            yield from (content for _, content in frames.feed(chunk))
+        else:
+            yield chunk
 
 
 def _progress(stream: Iterator[Mapping[str, Any]]) -> Iterator[str]:

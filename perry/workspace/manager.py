@@ -23,6 +23,7 @@ from perry.workspace.engine import CONFLICT, Engine
 from perry.workspace.exec_session import ExecSession
 from perry.workspace.home import ensure_home
 from perry.workspace.inspection import workspace_of
+from perry.workspace.log_stream import LogStream, follow_command
 from perry.workspace.models import (
     Installed,
     Ready,
@@ -251,6 +252,17 @@ class WorkspaceManager:
         """Yield what the workspace's container printed."""
         container = self._roster.require(name).container
         return self._engine.read_logs(container.id, follow=follow, tail=tail)
+
+    def follow_logs(self, name: str, *, worker: bool, tail: int) -> LogStream:
+        """Open what a workspace's command prints, or its worker logs, from the last lines on.
+
+        It ends when the container stops. Raises WorkspaceNotFound, and WorkspaceNotRunning for the
+        worker's.
+        """
+        if worker:
+            workspace = workspace_of(self._engine, self._roster.require_running(name))
+            return self._supervisor.follow_log(workspace, tail=tail)
+        return follow_command(self._engine, self._roster.require(name).container.id, tail=tail)
 
     # What perry put on the engine
 

@@ -18,6 +18,7 @@ from perry.workspace import bundle, delivery, key
 from perry.workspace.bundle import Bundle
 from perry.workspace.engine import Engine
 from perry.workspace.ladder import Ladder, Reached
+from perry.workspace.log_stream import LogStream, follow_file
 from perry.workspace.models import Step, Worker, Workspace
 from perry.workspace.objects import Container
 from perry.workspace.progress import at_once, finish, timed
@@ -103,9 +104,13 @@ class Supervisor:
 
     def log(self, workspace: Workspace) -> str:
         """Return what the workspace's worker logged last; empty where it never ran."""
-        path = f"{workspace.home}/.cache/perry/worker.log"
-        content = self._engine.read_file(workspace.container_id, path)
+        content = self._engine.read_file(workspace.container_id, _log_path(workspace))
         return (content or b"").decode(errors="replace")
+
+    def follow_log(self, workspace: Workspace, *, tail: int) -> LogStream:
+        """Open the log of a running workspace's worker, from its last lines on."""
+        path = _log_path(workspace)
+        return follow_file(self._engine, workspace.container_id, path, tail=tail)
 
     def prune(self) -> None:
         """Remove the layers that no worker runs any more."""
@@ -231,3 +236,7 @@ class Supervisor:
     def _read_key(self) -> bytes:
         wanted = finish(self.ensure_bundle())
         return key.read(self._engine, bundle.keeper_for_key(self._engine, wanted).id)
+
+
+def _log_path(workspace: Workspace) -> str:
+    return f"{workspace.home}/.cache/perry/worker.log"
