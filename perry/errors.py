@@ -35,9 +35,8 @@
         └── SessionInTheWay        it isn't restored, as something is where it was
 
 Every error says what happened, to which workspace, and what to do now: `message` is the first,
-`hint` the last. Foreign errors become these in `workspace/engine.py`, `client/`
-and `archive/database.py` only. This
-module knows nothing but the words.
+`hint` the last. Foreign errors become these in `workspace/engine/`, `client/` and
+`archive/database.py` only. This module knows nothing but the words.
 """
 
 from __future__ import annotations
