@@ -9,24 +9,23 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from perry.cli import render, steps
 from perry.cli.connection import connect_manager
-from perry.cli.fleet import ask_each
+from perry.cli.health import workspace_views
 from perry.cli.interruption import resumable
 from perry.cli.options import examples, workspace_spec
 from perry.errors import PerryError, UsageError
-from perry.workspace import names, revivals
+from perry.workspace import names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from perry.workspace.manager import WorkspaceManager
-    from perry.workspace.models import Ready, Steps, Worker, Workspace
+    from perry.workspace.models import Ready, Steps
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,9 +34,6 @@ app = typer.Typer(
     add_completion=False,
     help="Make, start, stop, enter and remove workspaces.",
 )
-
-HEALTH_PATIENCE = 3.0
-"""Seconds that `list` waits for the workers of all workspaces together."""
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="The workspace's name.", show_default=False)
@@ -194,32 +190,6 @@ def show(name: Name, json: Json = False) -> None:
         render.as_json({"workspace": view})
     else:
         render.workspace(view)
-
-
-def workspace_views(
-    workspaces: Sequence[Workspace], worker: Callable[[str], Worker | None]
-) -> list[dict[str, Any]]:
-    """Join workspaces with the state of their workers, which are asked all at once.
-
-    A view has the keys of Workspace and `health` (`healthy`, `none`, `unreachable`, `stopped`),
-    `worker` (the keys of Worker, or None), `problem` (why it didn't answer, or None) and `revival`
-    (when and why the worker was started again, or None).
-    """
-    running = [one for one in workspaces if one.is_running]
-    answers, failures = ask_each(running, lambda one: worker(one.name), HEALTH_PATIENCE)
-    return [_view(one, answers.get(one.name), failures.get(one.name)) for one in workspaces]
-
-
-def _view(
-    workspace: Workspace, worker: Worker | None, failure: PerryError | None
-) -> dict[str, Any]:
-    health = "healthy" if worker else "unreachable" if failure else "none"
-    view: dict[str, Any] = msgspec.to_builtins(workspace)
-    view["health"] = health if workspace.is_running else "stopped"
-    view["worker"] = msgspec.to_builtins(worker)
-    view["problem"] = failure.message if failure else None
-    view["revival"] = msgspec.to_builtins(revivals.last(workspace.container_id))
-    return view
 
 
 @app.command(epilog=examples("perry workspace start demo"))

@@ -8,7 +8,7 @@ import pytest
 
 from perry.cli import render
 from perry.cli.fleet import NONE_RUNNING, Found, Gathered
-from perry.cli.workspace import workspace_views
+from perry.cli.health import workspace_views
 from perry.errors import UsageError, WorkerUnreachable
 from perry.sessions.models import Session
 from perry.workspace.models import Overlooked, Ready, Removed, Worker, Workspace
