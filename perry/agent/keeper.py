@@ -20,6 +20,7 @@ from perry.agent.following import follow
 from perry.agent.models import Place
 from perry.client.local_client import LocalClient
 from perry.errors import (
+    EngineError,
     PerryError,
     WorkerCannotRun,
     WorkerError,
@@ -106,6 +107,7 @@ class Keeper:
         self._lock = threading.Condition()
         self._client: SessionClient | None = None
         self._followed: WorkerClient | None = None
+        self._container_id: str | None = None
         self._thread = threading.Thread(target=self._run, name=f"keeper-{name}", daemon=True)
 
     def start(self) -> None:
@@ -116,6 +118,8 @@ class Keeper:
         """Ask the thread to end; it is in the middle of a wait, and dies with the process."""
         self._stopped.set()
         self._poked.set()
+        with self._lock:
+            self._lock.notify_all()
 
     def poke(self) -> None:
         """Have it look again now."""
@@ -205,10 +209,11 @@ class Keeper:
         return self._manager.reach(self._manager.get(self.name))
 
     def _is_settled(self) -> bool:
-        """Tell whether waiting changes nothing: it is reached, or fails, or doesn't run."""
+        """Tell whether waiting changes nothing: it is reached, or fails, doesn't run or is gone."""
         place = self._mirror.place(self.name)
         stands = place is not None and place.state != "running"
-        return self._client is not None or self._failures > 0 or stands
+        fails = self._failures > 0 or self._stopped.is_set()
+        return self._client is not None or fails or stands
 
     def _happened(self, reason: str) -> None:
         self._reason, self._reason_at = reason, time.monotonic()
@@ -221,6 +226,8 @@ class Keeper:
                 pause = self._turn()
             except WorkspaceNotFound:
                 self._mirror.forget(self.name)
+                self._forget_copy(None)
+                self.stop()
                 break
             except PerryError as error:
                 if self._stopped.is_set():
@@ -237,6 +244,7 @@ class Keeper:
     def _turn(self) -> float | None:
         """Do what there is to do; returns the seconds until the next look, None for no time set."""
         workspace = self._manager.get(self.name)
+        self._forget_copy(workspace.container_id)
         if workspace.state == "paused":
             self.paused()
             return SNAPSHOT_AGE
@@ -313,6 +321,13 @@ class Keeper:
         snapshot = self._snapshots.take(workspace)
         self._show(workspace, snapshot, None if error is None else error.message)
         return SNAPSHOT_AGE
+
+    def _forget_copy(self, container_id: str | None) -> None:
+        """Drop the copy of the container that was this workspace before, if it was another."""
+        before, self._container_id = self._container_id, container_id
+        if before is not None and before != container_id:
+            with contextlib.suppress(EngineError):  # which one it is was never asked: no copies
+                self._snapshots.forget(before)
 
     def _show(self, workspace: Workspace, snapshot: Snapshot, error: str | None) -> None:
         client = LocalClient(snapshot.index, workspace=self.name)

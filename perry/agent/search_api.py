@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING, get_args
 
 import anyio
@@ -21,6 +23,7 @@ from perry.agent.failures import told
 from perry.agent.models import StandingSession, standing_session
 from perry.archive.models import Filters, Found, KeptHit
 from perry.archive.terms import parse
+from perry.client.local_client import LocalClient
 from perry.errors import ArchiveError, PerryError, WorkerUnreachable
 from perry.protocol import DEFAULT_PAGE
 from perry.sessions.models import HitType
@@ -119,12 +122,14 @@ class SearchApi:
 
     async def _by_workers(self, request: Request, words: str, limit: int) -> Response:
         names = self._places(request)
+        ended = threading.Event()
         ask = functools.partial(
             _search,
             words=words,
             agent=asked_agent(request),
             since=number(request, "since"),
             limit=limit,
+            ended=ended,
         )
         pages: dict[str, SearchPage] = {}
         failures: Failures = {name: _too_late(name) for name in names}
@@ -149,6 +154,7 @@ class SearchApi:
             async with anyio.create_task_group() as group:
                 for name in names:
                     group.start_soon(search_one, name)
+        ended.set()
         return raw_answer(await in_thread(lambda: encode(self._joined(pages, failures, limit))))
 
     def _places(self, request: Request) -> list[str]:
@@ -218,9 +224,23 @@ def _searched(archive: Archive, words: str, filters: Filters, limit: int, offset
 
 
 def _search(
-    client: SessionClient, *, words: str, agent: str | None, since: int | None, limit: int
+    client: SessionClient,
+    *,
+    words: str,
+    agent: str | None,
+    since: int | None,
+    limit: int,
+    ended: threading.Event,
 ) -> SearchPage:
+    """Search one place; what is searched in this process stops when nobody waits for it."""
+
+    def go_on() -> bool:
+        time.sleep(0)  # others may have the interpreter now; a search is never in a hurry
+        return not ended.is_set()
+
     with client:
+        if isinstance(client, LocalClient):
+            return client.search(words, agent=agent, since=since, limit=limit, go_on=go_on)
         return client.search(words, agent=agent, since=since, limit=limit)
 
 

@@ -30,11 +30,11 @@ from perry.errors import (
     WorkerFailure,
 )
 from perry.protocol import DEFAULT_PAGE, HEARTBEAT
-from perry.sessions.search import LONGEST_QUERY, search_page, words_in
+from perry.sessions.search import LONGEST_QUERY, always, search_page, words_in
 from perry.sessions.subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from types import TracebackType
 
     from perry.sessions.index import SessionIndex
@@ -89,8 +89,9 @@ class LocalClient:
         since: int | None = None,
         limit: int = DEFAULT_PAGE,
         offset: int = 0,
+        go_on: Callable[[], bool] = always,
     ) -> SearchPage:
-        """Find what holds all the words, as a worker does."""
+        """Find what holds all the words, as a worker does; asks now and then whether to `go_on`."""
         self._require_numbers(since=since, limit=limit, offset=offset)
         if len(words) > LONGEST_QUERY:
             raise self._refusal(f"q is longer than {LONGEST_QUERY} characters")
@@ -101,6 +102,7 @@ class LocalClient:
             since=since,
             limit=limit,
             offset=offset,
+            go_on=go_on,
         )
 
     def get_session(self, session_id: str, *, agent: str | None = None) -> Session:

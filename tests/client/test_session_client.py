@@ -150,6 +150,22 @@ def test_a_title_is_found_too(serve: Serve, tmp_path: Path) -> None:
     assert (hit.session_id, hit.type, hit.snippet) == ("mine", "title", "The needle")
 
 
+def test_a_search_in_this_process_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
+    for number in range(20):
+        ClaudeHome(tmp_path).session("needle", session_id=f"s-{number}")
+    asked: list[int] = []
+
+    def go_on() -> bool:
+        asked.append(len(asked))
+        return len(asked) < 12
+
+    with in_process(tmp_path) as connect:
+        client = connect()
+        assert isinstance(client, LocalClient)
+        assert len(client.search("needle").hits) == 20
+        assert 0 < len(client.search("needle", go_on=go_on).hits) < 12
+
+
 def test_a_search_gives_1000_hits_at_most(serve: Serve, tmp_path: Path) -> None:
     ClaudeHome(tmp_path).session(*["needle"] * 1100, session_id="many")
     with serve(tmp_path) as connect, connect() as client:

@@ -81,6 +81,21 @@ def test_a_container_killed_while_it_is_asked_is_read_by_snapshot(
     TABLE.add("container killed while asked", took, f"read by snapshot; {answers}")
 
 
+def test_of_a_container_that_was_killed_and_removed_no_copy_is_kept(
+    agent: RunningAgent, workspace: Container
+) -> None:
+    write(workspace, "s", 1)
+    workspace.kill()
+    eventually(
+        lambda: agent.place("work"), lambda it: bool(it and it["via"] == "snapshot"), within=LIVE
+    )
+    cache = agent.directory / "home/.cache/perry/snapshots"
+    assert [*cache.rglob(str(workspace.id))]
+    workspace.remove()
+    eventually(lambda: [*cache.rglob(str(workspace.id))], lambda it: not it, within=LIVE)
+    eventually(lambda: agent.place("work"), lambda it: it is None, within=LIVE)
+
+
 def test_a_container_removed_while_it_is_asked_is_gone_with_its_sessions(
     agent: RunningAgent, workspace: Container
 ) -> None:
