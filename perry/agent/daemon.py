@@ -47,7 +47,8 @@ class Daemon:
         env: Mapping[str, str],
         connect: Callable[[], Engine],
     ) -> None:
-        self.ledger = Ledger(directory / f"ledger-{port}.sqlite")
+        self._kept_in = directory / f"ledger-{port}.sqlite"
+        self.ledger = Ledger(self._kept_in)
         self.mirror = Mirror(self.ledger)
         self.host = Host(home, env, self.mirror)
         self.reconciler = Reconciler(connect, self.mirror)
@@ -66,6 +67,11 @@ class Daemon:
         self.reconciler.stop()
         self.host.stop()
         self.ledger.close()
+
+    def forget(self) -> None:
+        """Remove, after `stop`, what was kept for the next daemon on this port: there is none."""
+        for file in self._kept_in.parent.glob(f"{self._kept_in.name}*"):
+            file.unlink(missing_ok=True)
 
     def client(self, place: str) -> SessionClient:
         """Return what a place's sessions can be asked through; it is the daemon's to close.

@@ -72,7 +72,7 @@ def run(
     except PortInUse as error:
         raise _running(host, port, token) or error from error
     with closing(listener), closing(listener.dup()):  # the port is kept until all has ended
-        port = listener.getsockname()[1]
+        is_any, port = port == 0, listener.getsockname()[1]
         daemon = Daemon(
             directory,
             port,
@@ -90,6 +90,8 @@ def run(
         daemon.start()
         serve_app(app, listener, streams)
         daemon.stop()
+        if is_any:  # nobody comes back to a port that was free by chance
+            daemon.forget()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -485,3 +485,15 @@ def test_the_daemon_needs_no_variable_but_a_home(tmp_path: Path) -> None:
     done = perry(variables, "agent", "token")
     kept = tmp_path / "home" / ".local" / "state" / "perry" / "agent" / "token"
     assert done.stdout.strip() == kept.read_text()
+
+
+def test_only_a_port_that_one_comes_back_to_has_a_ledger_that_stays(tmp_path: Path) -> None:
+    kept = tmp_path / "state" / "perry" / "agent"
+    with AgentProcess(tmp_path) as daemon:
+        assert [*kept.glob(f"ledger-{daemon.port}.sqlite*")]
+        daemon.end()
+        assert not [*kept.glob("ledger-*")]
+    port = free_port()
+    with AgentProcess(tmp_path, port=port) as daemon:
+        daemon.end()
+        assert [*kept.glob("ledger-*")] == [kept / f"ledger-{port}.sqlite"]
