@@ -70,6 +70,15 @@ def until_recovered(agent: RunningAgent, since: float, name: str = "work") -> fl
     return time.monotonic() - since
 
 
+def until_archived(agent: RunningAgent, count: int) -> None:
+    """Wait until so many messages are in the archive, which answers where a place can't."""
+    eventually(
+        lambda: agent.get("/api/search", q="message"),
+        lambda it: (it["by"], len(it["hits"])) == ("archive", count),
+        within=LIVE,
+    )
+
+
 @dataclass
 class Answers:
     """What somebody was answered who asked all the time: the statuses, and the longest wait."""
@@ -83,7 +92,7 @@ class Answers:
 
     def until_last(self, status: int) -> None:
         """Wait until it is the same for a while."""
-        eventually(lambda: self.statuses[-3:], lambda it: it == [status] * 3, within=LIVE)
+        eventually(lambda: self.statuses[-3:], lambda it: it == [status] * 3, within=30)
 
     def __str__(self) -> str:
         return f"{len(self.statuses)} questions answered, within {self.longest:.1f} s"

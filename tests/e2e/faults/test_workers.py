@@ -201,7 +201,8 @@ ANSWERS = {"garbage": "garbage", "slow": "after a minute", "half": "half and han
 KILL_SERVING = f"""
 for file in $({BUSYBOX} grep -l perry.worker /proc/[0-9]*/cmdline); do
   process=${{file#/proc/}}
-  [ "${{process%/cmdline}}" = $$ ] || kill -KILL ${{process%/cmdline}}
+  [ "${{process%/cmdline}}" = $$ ] || kill -KILL ${{process%/cmdline}} 2>/dev/null || true
 done
 """
-"""Kills the real worker alone: the only one whose command line names its module."""
+"""Kills the real worker alone: but for the search itself, which has ended, only its command line
+names its module."""
