@@ -17,10 +17,10 @@ from perry.archive.archive import Archive
 from perry.errors import SessionNotFound
 from perry.workspace import names
 from tests.e2e.eventually import eventually
-from tests.e2e.faults import TABLE
+from tests.e2e.faults.doing import write
+from tests.e2e.faults.table import TABLE
 from tests.e2e.own_engine import OwnEngine
 from tests.e2e.running_agent import RunningAgent
-from tests.e2e.test_faults import write
 
 LIVE = 30.0
 KILLS = 12
