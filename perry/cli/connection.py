@@ -1,4 +1,4 @@
-"""The door from the command line to the engine, and to the host's own sessions.
+"""The door from the command line to the engine, to the host's own sessions, and to the archive.
 
 Docker, HTTP and retry libraries take longer to load than most commands take to run, so they are
 loaded here, when a command first needs the engine, and at no module's top; so are the readers of
@@ -7,6 +7,7 @@ sessions. This module must not know what a command asks.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,8 +19,10 @@ from perry.errors import EngineError
 from perry.workspace import names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
+    from perry.archive.archive import Archive
     from perry.cli.fleet import Place
     from perry.client.session_client import SessionClient
     from perry.workspace.engine import Engine
@@ -45,6 +48,19 @@ def connect_manager() -> WorkspaceManager:
 def running_workspaces() -> list[Workspace]:
     """List the workspaces that run now, or raise EngineUnreachable."""
     return running(connect_manager().list(), None)
+
+
+@contextlib.contextmanager
+def open_archive() -> Iterator[Archive | None]:
+    """Open the user's archive if there is one; none is made. Raises ArchiveError."""
+    from perry.archive.archive import Archive, archive_path  # noqa: PLC0415  # as above
+
+    path = archive_path()
+    if not path.exists():
+        yield None
+        return
+    with contextlib.closing(Archive(path)) as archive:
+        yield archive
 
 
 def connect_fleet(only: str | None, *, watched: bool = False) -> Fleet:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 GROUPS: Mapping[str, str] = {
     "workspace": "perry.cli.workspace",
     "session": "perry.cli.session",
+    "archive": "perry.cli.archive",
     "agent": "perry.cli.agent",
     "worker": "perry.cli.worker",
     "image": "perry.cli.image",

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from perry.errors import UsageError
+from perry.sizes import size_of
 from perry.workspace import address, bundle, clone, image, names
 from perry.workspace.models import WorkspaceSpec
 
-_UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_SIZE = re.compile(r"(\d+)([bkmgt]?)b?", re.IGNORECASE)
 _PORT = re.compile(
     r"(?:(?P<ip>\[[0-9a-fA-F:]+\]|[0-9.]+):)?(?P<host>\d*):(?P<inside>\d+)(?P<protocol>/(?:tcp|udp))?"
 )
@@ -83,10 +82,9 @@ def memory(text: str | None) -> int | None:
     """Return a size like `512m` or `4g` in bytes; UsageError for anything else."""
     if text is None:
         return None
-    match = _SIZE.fullmatch(text)
-    if match is None:
+    size = size_of(text)
+    if size is None:
         raise UsageError(f"--memory {text} is no size", hint="Write it like 512m or 4g.")
-    size = int(match[1]) * _UNITS[match[2].lower()]
     if size < _LEAST_MEMORY:
         raise UsageError(f"--memory {text} is too little", hint="Docker's least is 6m.")
     return size

@@ -43,6 +43,7 @@ def imported_by(*arguments: str) -> set[str]:
         ("--version",),
         ("workspace", "--help"),
         ("session", "list", "--help"),
+        ("archive", "--help"),
         ("doctor", "--help"),
     ],
 )
@@ -63,7 +64,7 @@ def test_version_is_printed(perry: Perry) -> None:
 
 def test_help_names_every_group_and_fits_80_columns(perry: Perry) -> None:
     done = perry("--help")
-    for group in ("workspace", "session", "worker", "image", "doctor", "uninstall"):
+    for group in ("workspace", "session", "archive", "worker", "image", "doctor", "uninstall"):
         assert f"\n  {group} " in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -75,6 +76,7 @@ COMMANDS = [
     ),
     *(("workspace", verb) for verb in ("sync", "exec", "shell", "logs")),
     *(("session", verb) for verb in ("list", "show", "search", "tail", "export", "delete")),
+    *(("archive", verb) for verb in ("status", "prune", "off", "on", "path")),
     ("worker", "serve"),
     ("agent", "serve"),
     ("image", "build"),
@@ -148,6 +150,8 @@ def test_h_is_help_and_says_of_every_option_what_it_does(
         ("workspace", "logs", "demo", "--tail", "-1"),
         ("workspace", "logs", "demo", "--worker", "--follow"),
         ("session", "list", "--limit", "0"),
+        ("archive", "prune"),
+        ("archive", "prune", "--largest", "many"),
         ("session", "list", "--workspace", "../x"),
         *(("session", *rest, "--agent", "Foo") for rest in ASKING),
         ("worker", "serve", "--port", "70000"),
