@@ -6,6 +6,7 @@ file appears under its name once it is whole. What a document looks like is know
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perry.cli import document, render
-from perry.cli.connection import connect_fleet
+from perry.cli.archived import Sources
 from perry.cli.document import Exported
-from perry.cli.options import Agent, Id, InWorkspace, examples
+from perry.cli.options import Agent, FromArchive, Id, InWorkspace, examples
 from perry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,15 +57,18 @@ def export(
             "--output", "-o", metavar="FILE", help="The file to write, in place of stdout."
         ),
     ] = None,
+    archived: FromArchive = False,
 ) -> None:
     """Write a session as one document.
 
-    It is whole, the sessions that it started stand in it, and it needs nothing else.
+    It is whole, the sessions that it started stand in it, and it needs nothing else. One that is
+    nowhere else any more is read from the archive.
     """
-    fleet = connect_fleet(workspace)
-    found, gathered = fleet.find(session_id, agent=agent)
-    render.taken(found.place.name, found.taken)
-    with fleet.connect(found.place) as client:
+    with contextlib.ExitStack() as open_:
+        sources = open_.enter_context(Sources(workspace, archived=archived))
+        found, gathered = sources.find(session_id, agent=agent)
+        render.read_from(found)
+        client = open_.enter_context(sources.connect(found))
         family = [found.session, *descendants(found, gathered)]
         exported = (Exported(one, _messages(client, one)) for one in family)
         text = WRITERS[format_](found.place.name, exported)

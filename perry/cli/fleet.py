@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias, TypeVar
 
 from perry.cli.host import Host
 from perry.cli.text import counted, one_line, shortened
@@ -38,6 +38,9 @@ Answer = TypeVar("Answer")
 Place: TypeAlias = "Workspace | Host"
 """Where sessions are."""
 
+Standing = Literal["live", "stopped", "archived"]
+"""Whether the place itself answered for a session, a snapshot of its files, or the archive."""
+
 ENGINE = "the engine"
 """What couldn't answer where the workspaces are not even known."""
 
@@ -49,12 +52,28 @@ TOLD = 10
 
 
 @dataclass(frozen=True)
+class Archived:
+    """A place that the archive answers for; `reason` says in words why not the place itself."""
+
+    name: str
+    reason: str
+    home: str = ""
+
+
+@dataclass(frozen=True)
 class Found:
     """A session and the place it is in; `taken` is the snapshot that it was read from, if any."""
 
     session: Session
-    place: Place
+    place: Place | Archived
     taken: Taken | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """Who answered for it."""
+        if isinstance(self.place, Archived):
+            return "archived"
+        return "live" if self.taken is None else "stopped"
 
 
 @dataclass(frozen=True)
@@ -117,10 +136,14 @@ class Fleet:
         SessionAmbiguous, and the error of the only place there is if that one can't answer.
         """
         gathered = self.sessions(agent=agent, children=True)
+        return self.pick(prefix, gathered), gathered
+
+    def pick(self, prefix: str, gathered: Gathered) -> Found:
+        """Find a session in what was gathered; raises what `find` raises."""
         if len(self.places) == 1 and not self.missing:
             for failure in gathered.failures.values():
                 raise failure
-        return resolved(prefix, gathered), gathered
+        return resolved(prefix, gathered)
 
 
 def ask_each(

@@ -52,6 +52,10 @@ Agent = Annotated[
         help="Only that coding agent: claude, opencode, codex, pi or gemini.",
     ),
 ]
+FromArchive = Annotated[
+    bool,
+    typer.Option("--archived", help="Read what the archive has, and ask no workspace."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of text.")]
 
 

@@ -19,7 +19,7 @@ import msgspec
 import typer
 
 from perry.cli import diagnosis as diagnosis_lines
-from perry.cli.fleet import NONE_RUNNING, Found, Gathered, short_ids, whereabouts
+from perry.cli.fleet import NONE_RUNNING, Archived, Found, Gathered, short_ids, whereabouts
 from perry.cli.snapshots import notes
 from perry.cli.text import (
     Column,
@@ -71,6 +71,14 @@ def taken(name: str, snapshot: Taken | None) -> None:
     """Say on stderr that a place was read from a snapshot, if it was."""
     for text in () if snapshot is None else notes(name, snapshot, time.time()):
         note(text)
+
+
+def read_from(found: Found) -> None:
+    """Say on stderr that a session was read from a snapshot or the archive, if it was, and why."""
+    taken(found.place.name, found.taken)
+    if isinstance(found.place, Archived):
+        text = one_line(f"from the archive: {found.place.reason}")
+        line(f"{styled('note:', DIM, sys.stderr)} {text}", stream=sys.stderr)
 
 
 def failed(error: PerryError) -> None:
@@ -318,10 +326,10 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
 # Sessions
 
 
-def sessions(gathered: Gathered, *, everywhere: bool) -> None:
+def sessions(gathered: Gathered, *, everywhere: bool, standing: bool = False) -> None:
     """Show sessions as a table, and on stderr what else is to be told, or that there are none.
 
-    `everywhere` says that all places were meant.
+    `everywhere` says that all places were meant; `standing` tells where each session stands.
     """
     asides(gathered)
     if not gathered.found:
@@ -335,10 +343,11 @@ def sessions(gathered: Gathered, *, everywhere: bool) -> None:
         Column("ID"),
         Column("WORKSPACE", least=9),
         Column("AGENT"),
-        Column("TITLE", least=14),
-        Column("DIRECTORY", least=10, keeps_end=True),
+        Column("TITLE", least=12 if standing else 14),
+        Column("DIRECTORY", least=4 if standing else 10, keeps_end=True),
         Column("MSGS", right=True),
         Column("ACTIVE"),
+        *([Column("STANDING")] if standing else []),
     ]
     rows = [
         (
@@ -349,6 +358,7 @@ def sessions(gathered: Gathered, *, everywhere: bool) -> None:
             _below_home(one.session.directory, one.place.home),
             str(one.session.message_count),
             ago(one.session.last_activity, now),
+            *([one.standing] if standing else []),
         )
         for one in gathered.found
     ]

@@ -13,11 +13,10 @@ import msgspec
 import typer
 
 from perry.cli import render, snapshots
-from perry.cli.connection import connect_fleet
+from perry.cli.archived import Sources
 from perry.cli.export import EPILOG as EXPORT_EPILOG
 from perry.cli.export import export
-from perry.cli.fleet import Found
-from perry.cli.options import Agent, Id, InWorkspace, Json, examples
+from perry.cli.options import Agent, FromArchive, Id, InWorkspace, Json, examples
 from perry.cli.restore import EPILOG as RESTORE_EPILOG
 from perry.cli.restore import restore
 from perry.cli.search import EPILOG as SEARCH_EPILOG
@@ -29,6 +28,7 @@ from perry.cli.text import counted, one_line, shortened
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from perry.cli.fleet import Found, Gathered
     from perry.client.session_client import SessionClient
     from perry.sessions.models import Message
 
@@ -47,6 +47,7 @@ app = typer.Typer(
         "perry session list",
         "perry session list --workspace demo --agent claude --limit 10",
         "perry session list --workspace host",
+        "perry session list --archived",
         "perry session list --json | jq -r '.sessions[].title'",
     ),
 )
@@ -59,30 +60,44 @@ def list_(
     children: Annotated[
         bool, typer.Option("--children", help="List also sessions that a session started.")
     ] = False,
+    archived: Annotated[
+        bool,
+        typer.Option(
+            "--archived", help="List also what only the archive has, and how each stands."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """List sessions, the last active ones first.
 
     Those of the host and of all workspaces, unless --workspace names one. A workspace that doesn't
-    run is read from a snapshot of its files, and stderr says how old that is.
+    run is read from a snapshot of its files, and stderr says how old that is. With --archived, each
+    session is live, stopped (read from a snapshot) or archived: its workspace has it no more.
     """
-    gathered = connect_fleet(workspace).sessions(agent=agent, children=children, limit=limit)
+    with Sources(workspace) as sources:
+        ask = sources.all_sessions if archived else sources.fleet.sessions
+        gathered = ask(agent=agent, children=children, limit=limit)
     if json:
         render.asides(gathered)
-        render.as_json({"sessions": [session_view(one) for one in gathered.found]})
+        views = [session_view(one, standing=archived) for one in gathered.found]
+        render.as_json({"sessions": views})
     else:
-        render.sessions(gathered, everywhere=workspace is None)
-    if gathered.nobody_answered:
+        render.sessions(gathered, everywhere=workspace is None, standing=archived)
+    if gathered.nobody_answered and not gathered.found:
         raise typer.Exit(1)
 
 
-def session_view(found: Found) -> dict[str, Any]:
+def session_view(found: Found, *, standing: bool = False) -> dict[str, Any]:
     """Give a session's keys on the wire, and `workspace`.
 
-    Of one that was read from a snapshot also `via` and `asOf` (ms since the epoch).
+    Of one that was read from a snapshot also `via` and `asOf` (ms since the epoch); of one that is
+    archived, and of all where it is asked for, `standing`.
     """
     session = msgspec.to_builtins(found.session)
-    return {"workspace": found.place.name, **session, **snapshots.view(found.taken)}
+    view = {"workspace": found.place.name, **session, **snapshots.view(found.taken)}
+    if standing or found.standing == "archived":
+        view["standing"] = found.standing
+    return view
 
 
 @app.command(
@@ -102,31 +117,40 @@ def show(
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Print only the N newest messages.")
     ] = None,
+    archived: FromArchive = False,
     json: Json = False,
 ) -> None:
     """Read a session.
 
-    A tool's call and its result are a line each, unless --full says otherwise.
+    A tool's call and its result are a line each, unless --full says otherwise. One that is nowhere
+    else any more is read from the archive.
     """
-    fleet = connect_fleet(workspace)
-    found, gathered = fleet.find(session_id, agent=agent)
-    render.taken(found.place.name, found.taken)
-    with fleet.connect(found.place) as client:
-        if json:
-            messages = list(_messages(client, found, limit))
-            render.as_json({"session": session_view(found), "messages": messages})
-            return
-        children = [
-            one.session
-            for one in gathered.found
-            if one.session.parent_id == found.session.id and one.place.name == found.place.name
-        ]
-        render.session_head(found, children)
-        render.line()
-        hidden = found.session.message_count - (limit or found.session.message_count)
-        if hidden > 0:
-            render.line(f"({counted(hidden, 'earlier message')} left out by --limit)\n")
-        render.conversation(_messages(client, found, limit), full=full)
+    with Sources(workspace, archived=archived) as sources:
+        found, gathered = sources.find(session_id, agent=agent)
+        render.read_from(found)
+        with sources.connect(found) as client:
+            if json:
+                messages = list(_messages(client, found, limit))
+                render.as_json({"session": session_view(found), "messages": messages})
+            else:
+                _show(client, found, gathered, full=full, limit=limit)
+
+
+def _show(
+    client: SessionClient, found: Found, gathered: Gathered, *, full: bool, limit: int | None
+) -> None:
+    session = found.session
+    children = [
+        one.session
+        for one in gathered.found
+        if one.session.parent_id == session.id and one.place.name == found.place.name
+    ]
+    render.session_head(found, children)
+    render.line()
+    hidden = session.message_count - (limit or session.message_count)
+    if hidden > 0:
+        render.line(f"({counted(hidden, 'earlier message')} left out by --limit)\n")
+    render.conversation(_messages(client, found, limit), full=full)
 
 
 def _messages(client: SessionClient, found: Found, limit: int | None) -> Iterable[Message]:
@@ -160,21 +184,20 @@ def delete(
 ) -> None:
     """Delete a session from its workspace, which must run, or from the host.
 
-    Its files go, and those of the sessions that it started. They are kept for 30 days, so that
-    `perry session restore` can bring them back.
+    Its files go, and those of the sessions that it started; so does what the archive has of them.
+    All is kept for 30 days, so that `perry session restore` can bring it back.
     """
-    fleet = connect_fleet(workspace)
-    found, _ = fleet.find(session_id, agent=agent)
-    session = found.session
-    title, where = shortened(one_line(session.title), 40), found.place.name
-    render.confirm(
-        f"Delete session {one_line(session.id)} of {where}, '{title}',"
-        f" {counted(session.message_count, 'message')}{', for good' if for_good else ''}",
-        yes=yes or found.taken is not None,  # which is refused, so there is nothing to ask
-    )
-    with fleet.connect(found.place) as client:
-        client.delete_session(session.id, agent=session.agent_type, for_good=for_good)
+    with Sources(workspace) as sources:
+        found, _ = sources.find(session_id, agent=agent)
+        session = found.session
+        title, where = shortened(one_line(session.title), 40), sources.where(found)
+        render.confirm(
+            f"Delete session {one_line(session.id)} of {where}, '{title}',"
+            f" {counted(session.message_count, 'message')}{', for good' if for_good else ''}",
+            yes=yes or found.taken is not None,  # which is refused, so there is nothing to ask
+        )
+        sources.delete(found, for_good=for_good)
     render.line(f"deleted {one_line(session.id)} from {where}")
     if not for_good:
-        again = f"perry session restore {shlex.quote(session.id)} -w {where}"
+        again = f"perry session restore {shlex.quote(session.id)} -w {found.place.name}"
         render.note(f"for 30 days this brings it back: {again}")

@@ -117,7 +117,8 @@ def _messages(fleet: Fleet, found: Found, lines: int) -> Iterator[Message]:
         return new_messages(follower(fleet, place), found.session, lines)
 
     name = one_line(found.session.id)
-    for item in merged([found.place], heard, idle=sys.stdout.flush):
+    places = [place for place in fleet.places if place.name == found.place.name]
+    for item in merged(places, heard, idle=sys.stdout.flush):
         if isinstance(item, Ended):
             raise item.error
         if isinstance(item, Rewritten):

@@ -205,7 +205,7 @@ def test_a_session_is_shown_readably(
     set_zone("UTC0")
     fleet = make_fleet("demo")
     found, _ = fleet.find(ONE)
-    with fleet.connect(found.place) as client:
+    with fleet.connect(fleet.places[0]) as client:
         render.session_head(found, [])
         render.line()
         render.conversation(client.iterate_messages(ONE), full=False)

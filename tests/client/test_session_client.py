@@ -1,6 +1,7 @@
-"""Whoever answers for a place's sessions, a worker over HTTP or an index in this process: the same.
+"""Whoever answers for a place's sessions says the same: a worker, an index here, the archive.
 
-Every claim here is made of both, over real files.
+Every claim here is made of the first two, over real files; what doesn't speak of changes, of the
+archive as well, which has taken in the same files.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from perry.archive.archive import Archive
+from perry.archive.models import Piece
+from perry.client.archive_client import ArchiveClient
 from perry.client.events import Event
 from perry.client.follow import Follower
 from perry.client.local_client import LocalClient
@@ -64,19 +68,37 @@ def in_process(home: Path) -> Iterator[Connect]:
         watcher.stop()
 
 
+@contextlib.contextmanager
+def archived(home: Path) -> Iterator[Connect]:
+    """The sessions as they are now, of a workspace that is gone; another has the same."""
+    with contextlib.closing(Archive(home / "archive.sqlite")) as archive:
+        for session in (index := refreshed(home)).listing(agent=None, children=True):
+            messages = index.messages(session.id, limit=10**6, offset=0).messages
+            archive.merge([Piece(ws, session, 0, messages, is_last=True) for ws in ("ws", "other")])
+        yield lambda: ArchiveClient(archive, workspace="ws")
+
+
+def refreshed(home: Path) -> SessionIndex:
+    index = SessionIndex.of_home(home, {})
+    index.refresh()
+    return index
+
+
 @pytest.fixture(params=[by_worker, in_process], scope="module")
 def serve(request: pytest.FixtureRequest) -> Serve:
     made: Serve = request.param
     return made
 
 
-@pytest.fixture(scope="module")
-def connect(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
+@pytest.fixture(params=[by_worker, in_process, archived], scope="module")
+def connect(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Connect]:
     """A place with two sessions that no test changes."""
     home = ClaudeHome(tmp_path_factory.mktemp("home"))
     home.session(*PROMPTS, session_id="long")
     home.session("Grüße & needle=?", session_id="%2e")
-    with serve(home.home) as made:
+    with request.param(home.home) as made:
         yield made
 
 
@@ -132,7 +154,8 @@ def test_words_are_found(client: SessionClient) -> None:
     page = client.search("grüße NEEDLE=?")
     assert [session.id for session in page.sessions] == ["%2e"]
     (hit,) = page.hits
-    assert [hit.snippet[start:stop] for start, stop in hit.marks] == ["Grüße", "needle=?"]
+    marked = [hit.snippet[start:stop] for start, stop in hit.marks]
+    assert [word.rstrip("=?") for word in marked] == ["Grüße", "needle"]
     assert client.search("needle", agent="pi") == SearchPage((), ())
     assert client.search("needle", since=2**52) == SearchPage((), ())
     assert client.search("needle", limit=0) == SearchPage((), ())
@@ -397,3 +420,37 @@ def test_a_follower_follows(serve: Serve, tmp_path: Path) -> None:
         follower.again(WorkerFailure("not taken in", status=503))
         assert [next(told).kind for _ in range(2)] == ["ready", "created"]
         told.close()  # type: ignore[attr-defined]  # it is a generator
+
+
+@pytest.fixture
+def of_archive(tmp_path: Path) -> Iterator[SessionClient]:
+    home = ClaudeHome(tmp_path)
+    home.session("one needle", session_id="mine")
+    home.session("two", session_id="theirs")
+    with archived(tmp_path) as connect, connect() as client:
+        yield client
+
+
+def test_what_is_deleted_in_the_archive_stays_in_files_and_under_other_names(
+    of_archive: SessionClient, tmp_path: Path
+) -> None:
+    of_archive.delete_session("mine")
+    assert [each.id for each in of_archive.list_sessions()] == ["theirs"]
+    assert of_archive.search("needle") == SearchPage((), ())
+    with pytest.raises(SessionNotFound):
+        of_archive.delete_session("mine")
+    assert len([*tmp_path.rglob("*.jsonl")]) == 2
+    with contextlib.closing(Archive(tmp_path / "archive.sqlite")) as archive:
+        assert len(ArchiveClient(archive, workspace="other").list_sessions()) == 2
+
+
+def test_the_archive_finds_phrases_and_prefixes(of_archive: SessionClient) -> None:
+    assert len(of_archive.search('"one needle"').hits) == 1
+    assert of_archive.search('"needle one"').hits == ()
+    assert len(of_archive.search("need*").hits) == 1
+
+
+def test_what_is_archived_cannot_be_followed(of_archive: SessionClient) -> None:
+    of_archive.refresh()
+    with pytest.raises(WorkerFailure, match="ws don't change"):
+        of_archive.events()
