@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from perry.archive.archive import Archive
-    from perry.archive.models import Key
+    from perry.archive.models import Kept
     from perry.client.events import Event
     from perry.sessions.models import Message, MessagePage, Session
 
@@ -95,11 +95,7 @@ class ArchiveClient:
 
     def get_session(self, session_id: str, *, agent: str | None = None) -> Session:
         """Get one session; raises SessionNotFound."""
-        key = self._key(session_id, agent)
-        try:
-            return self._archive.session(key).session
-        except SessionNotFound as error:
-            raise self._not_found(session_id) from error
+        return self._find(session_id, agent).session
 
     def list_messages(
         self,
@@ -114,10 +110,10 @@ class ArchiveClient:
         Raises SessionNotFound.
         """
         self._require_numbers(limit=limit, offset=offset)
-        key = self._key(session_id, agent)
+        key = self._find(session_id, agent).key
         try:
             return self._archive.messages(key, limit=limit, offset=offset)
-        except SessionNotFound as error:
+        except SessionNotFound as error:  # it was deleted a moment ago
             raise self._not_found(session_id) from error
 
     def iterate_messages(
@@ -143,9 +139,7 @@ class ArchiveClient:
 
         Raises SessionNotFound.
         """
-        session = self.get_session(session_id, agent=agent)
-        key = self.workspace, session.agent_type, session.id
-        self._archive.delete(key, for_good=for_good)
+        self._archive.delete(self._find(session_id, agent).key, for_good=for_good)
 
     def list_deleted(self) -> tuple[DeletedSession, ...]:
         """List what can be restored, what was deleted last first; the archive tells no sizes."""
@@ -165,10 +159,8 @@ class ArchiveClient:
             if kept.session.id == session_id and agent in {None, "", kept.session.agent_type}:
                 self._archive.restore(kept.key)
                 return
-        try:
-            self.get_session(session_id, agent=agent)
-        except SessionNotFound as error:
-            raise not_deleted(plain(session_id), self.workspace) from error
+        if self._archive.find(self.workspace, session_id, agent or None) is None:
+            raise not_deleted(plain(session_id), self.workspace)
 
     def refresh(self) -> None:
         """Do nothing: there are no files to look at."""
@@ -181,19 +173,17 @@ class ArchiveClient:
             workspace=self.workspace,
         )
 
-    def _key(self, session_id: str, agent: str | None) -> Key:
-        """Find what names a session; where two coding agents share its id, the newer one answers.
+    def _find(self, session_id: str, agent: str | None) -> Kept:
+        """Find a session; where two coding agents share its id, the newer one answers.
 
         Raises SessionNotFound.
         """
-        if not _is_text(session_id):
+        found = None
+        if _is_text(session_id):
+            found = self._archive.find(self.workspace, session_id, agent or None)
+        if found is None:
             raise self._not_found(session_id)
-        if agent:
-            return self.workspace, agent, session_id
-        for kept in self._archive.sessions(self.workspace):
-            if kept.session.id == session_id:
-                return kept.key
-        raise self._not_found(session_id)
+        return found
 
     def _require_numbers(self, **given: int | None) -> None:
         for name, number in given.items():
