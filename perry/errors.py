@@ -23,6 +23,7 @@
     │   └── WorkerFailure          it answered with an error
     ├── AgentError               the agent daemon
     │   ├── AgentUnreachable       none answers at its address, or it is another user's
+    │   ├── AgentRefusal           it answered with an error
     │   ├── AgentRunning           one runs there already
     │   └── LedgerUnwritable       what changed can't be kept, as on a full disk
     ├── ArchiveError             the archive of sessions
@@ -158,6 +159,14 @@ class AgentError(PerryError):
 
 class AgentUnreachable(AgentError):
     """No agent daemon answers at an address, or one that doesn't know this user's token."""
+
+
+class AgentRefusal(AgentError):
+    """The agent daemon answered with an error; `status` is its HTTP status."""
+
+    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class AgentRunning(AgentError):

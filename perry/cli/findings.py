@@ -20,6 +20,8 @@ from perry.sessions.records import epoch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from perry.archive.models import KeptHit
+    from perry.client.agent_client import AgentFound, AgentSession
     from perry.sessions.models import Hit, SearchPage, Session
 
     Letters = Sequence[tuple[str, bool]]
@@ -50,14 +52,44 @@ def lines(
         session = sessions.get(key)
         agent, identifier = key
         shown = identifier if columns is None else told.get(identifier, identifier)
-        facts = [one_line(fact) for fact in (shown, workspace, agent)]
-        head = "  ".join(facts)
-        title = one_line(identifier if session is None else session.title)
-        if columns is not None:
-            title = shortened(title, max(LEAST, columns - width(head) - 2))
-        yield f"{head}  {paint(title, BOLD)}"
+        title = identifier if session is None else session.title
+        yield _head((shown, workspace, agent), title, columns, paint)
         for hit in hits:
             yield _hit(hit, session, now, columns, paint)
+
+
+def ranked(found: AgentFound, *, now: float, columns: int | None, paint: Paint) -> Iterator[str]:
+    """Yield the lines of an answer of the agent daemon, which has put the best first.
+
+    A session stands where its first hit is, with all of its hits; the rest is as for `lines`.
+    """
+    told = short_ids([one.id for one in found.sessions])
+    for number, (session, hits) in enumerate(_by_session(found)):
+        if number:
+            yield ""
+        shown = session.id if columns is None else told[session.id]
+        stands = () if session.standing == "live" else (session.standing,)
+        facts = (shown, session.workspace, session.agent_type, *stands)
+        yield _head(facts, session.title, columns, paint)
+        for hit in hits:
+            yield _hit(hit, session, now, columns, paint)
+
+
+def _by_session(found: AgentFound) -> Iterator[tuple[AgentSession, list[KeptHit]]]:
+    sessions = {(one.workspace, one.agent_type, one.id): one for one in found.sessions}
+    groups: dict[tuple[str, str, str], list[KeptHit]] = {}
+    for hit in found.hits:
+        groups.setdefault((hit.workspace, hit.agent_type, hit.session_id), []).append(hit)
+    for key, hits in groups.items():
+        if key in sessions:
+            yield sessions[key], hits
+
+
+def _head(facts: Sequence[str], title: str, columns: int | None, paint: Paint) -> str:
+    head, title = "  ".join(one_line(fact) for fact in facts), one_line(title)
+    if columns is not None:
+        title = shortened(title, max(LEAST, columns - width(head) - 2))
+    return f"{head}  {paint(title, BOLD)}"
 
 
 def views(workspace: str, page: SearchPage) -> Iterator[dict[str, Any]]:
@@ -66,6 +98,14 @@ def views(workspace: str, page: SearchPage) -> Iterator[dict[str, Any]]:
     for hit in page.hits:
         title = titles.get((hit.agent_type, hit.session_id), hit.session_id)
         yield {"workspace": workspace, "title": title, **msgspec.to_builtins(hit)}
+
+
+def ranked_views(found: AgentFound) -> Iterator[dict[str, Any]]:
+    """Give the keys of each hit as JSON, as `views` does, and `standing`."""
+    for session, hits in _by_session(found):
+        for hit in hits:
+            told = {"title": session.title, "standing": session.standing}
+            yield {**msgspec.to_builtins(hit), **told}
 
 
 def _hit(hit: Hit, session: Session | None, now: float, columns: int | None, paint: Paint) -> str:

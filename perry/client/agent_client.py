@@ -11,20 +11,28 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
+from perry.archive.models import KeptHit
 from perry.client.channel import OK, Channel, words_in
 from perry.client.transport import over_tcp
-from perry.errors import AgentError, AgentUnreachable, WorkerError, WorkerFailure
+from perry.errors import AgentError, AgentRefusal, AgentUnreachable, WorkerError, WorkerFailure
+from perry.protocol import DEFAULT_PAGE
+from perry.sessions.models import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
+    from perry.archive.models import Filters
+
+T = TypeVar("T")
+
 TIMEOUT = 3.0  # s that a daemon may be silent
+SEARCH_TIMEOUT = 40.0  # s: longer than it has the workers look
 CONNECT_TIMEOUT = 1.0  # s
 END_PATIENCE = 10.0  # s that a daemon may take to end
 POLL = 0.02  # s
@@ -66,6 +74,35 @@ class AgentStatus(msgspec.Struct, frozen=True, rename="camel"):
     places: tuple[AgentPlace, ...]
 
 
+class AgentSession(Session, frozen=True, kw_only=True, rename="camel", gc=False):
+    """A session, its place, and where it stands: `live`, `stopped` or `archived`."""
+
+    workspace: str
+    standing: str
+
+
+class AgentFailure(msgspec.Struct, frozen=True):
+    """A place that couldn't be searched, and why."""
+
+    error: str
+    workspace: str
+    hint: str | None = None
+
+
+class AgentFound(msgspec.Struct, frozen=True):
+    """What `GET /api/search` answers: hits in their order, and the sessions they are in.
+
+    `by` is `archive` or `workers`; `pending` is how many sessions the archive hasn't taken in yet
+    as they are now.
+    """
+
+    hits: tuple[KeptHit, ...]
+    sessions: tuple[AgentSession, ...]
+    failures: tuple[AgentFailure, ...]
+    by: str
+    pending: int
+
+
 class AgentClient:
     """Asks the daemon at a base URL, whose host is an address; a context manager.
 
@@ -97,12 +134,30 @@ class AgentClient:
 
     def status(self) -> AgentStatus:
         """Ask how the daemon is."""
-        body = self._ask("GET", "/api/status")
+        return self._decoded(self._ask("GET", "/api/status"), AgentStatus)
+
+    def search(
+        self, words: str, filters: Filters, *, limit: int = DEFAULT_PAGE, offset: int = 0
+    ) -> AgentFound:
+        """Find messages that have all words, "phrases" and prefixes*; the best come first.
+
+        Where the daemon can't use the archive it has the workers look, which know of `filters` the
+        workspace, the coding agent and `since` alone. Raises AgentRefusal where it knows no such
+        workspace (404), or can't be asked so.
+        """
+        given = {**msgspec.structs.asdict(filters), "q": words, "limit": limit, "offset": offset}
+        params = {name: str(value) for name, value in given.items() if value not in (None, "")}
+        if not offset:
+            del params["offset"]  # only the archive knows what that is
+        body = self._ask("GET", "/api/search", params, timeout=SEARCH_TIMEOUT)
+        return self._decoded(body, AgentFound)
+
+    def _decoded(self, body: bytes, shape: type[T]) -> T:
         try:
-            return msgspec.json.decode(body, type=AgentStatus)
-        except msgspec.DecodeError as error:
+            return msgspec.json.decode(body, type=shape)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise AgentError(
-                f"What the agent daemon at {self._url} says of itself makes no sense: {error}",
+                f"What the agent daemon at {self._url} says makes no sense: {error}",
                 hint="It may be of another version: perry agent stop, then perry agent serve.",
             ) from error
 
@@ -129,12 +184,22 @@ class AgentClient:
             return True
         return True
 
-    def _ask(self, method: str, path: str) -> bytes:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes:
         with self._errors():
             self._channel.prove()  # once: who isn't there now is not waited for
-            answer = self._channel.ask(method, path)
+            answer = self._channel.ask(method, path, params, timeout=timeout)
         if answer.status != OK:
-            raise AgentError(f"The agent daemon answered {answer.status}: {words_in(answer)}")
+            raise AgentRefusal(
+                f"The agent daemon answered {answer.status}: {words_in(answer)}",
+                status=answer.status,
+            )
         return answer.body
 
     @contextlib.contextmanager
