@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,13 @@ def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:
     path.write_bytes(b"[archive]\n# \xff\n")
     with pytest.raises(UsageError, match="is no TOML"):
         load(path)
+
+
+def test_the_documentation_sets_every_key(path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "archive.md").read_text()
+    _, _, rest = text.partition("    [archive]\n")
+    path.write_text("[archive]\n" + textwrap.dedent(rest.partition("\n\n")[0]))
+    default = Config().archive
+    told = load(path).archive
+    for key in ArchiveConfig.__struct_fields__:
+        assert getattr(told, key) != getattr(default, key), key

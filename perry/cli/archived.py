@@ -66,6 +66,22 @@ class Sources:
     def _archive(self) -> Archive | None:
         return self._open.enter_context(open_archive())
 
+    def sessions(
+        self, *, agent: str | None = None, children: bool = False, limit: int | None = None
+    ) -> Gathered:
+        """Ask all places, and no archive. Raises what `fleet` raises."""
+        try:
+            return self.fleet.sessions(agent=agent, children=children, limit=limit)
+        except WorkspaceNotFound as error:
+            if not self._kept(agent):
+                raise
+            raise WorkspaceNotFound(
+                error.message,
+                hint="The archive has its sessions: perry session list --archived"
+                f" --workspace {self._only}",
+                workspace=error.workspace,
+            ) from error
+
     def all_sessions(
         self, *, agent: str | None = None, children: bool = False, limit: int | None = None
     ) -> Gathered:

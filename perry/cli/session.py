@@ -75,7 +75,7 @@ def list_(
     session is live, stopped (read from a snapshot) or archived: its workspace has it no more.
     """
     with Sources(workspace) as sources:
-        ask = sources.all_sessions if archived else sources.fleet.sessions
+        ask = sources.all_sessions if archived else sources.sessions
         gathered = ask(agent=agent, children=children, limit=limit)
     if json:
         render.asides(gathered)

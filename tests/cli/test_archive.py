@@ -152,6 +152,19 @@ def test_nothing_is_left_of_0_days(
     assert names(archive) == []
 
 
+def test_of_what_was_pruned_no_word_is_left_in_the_files(
+    perry: Perry, archive: Archive, make_session: Callable[..., Session], tmp_path: Path
+) -> None:
+    def words_are_there() -> bool:
+        return any(b"xylophon" in file.read_bytes() for file in path_in(tmp_path).parent.iterdir())
+
+    put(archive, make_session(last_activity=5), "xylophonists", "xylophone")
+    archive.close()
+    assert words_are_there()
+    assert perry("archive", "prune", "--days", "0", "--yes").returncode == 0
+    assert not words_are_there()
+
+
 def test_off_and_on_are_said_and_kept_sessions_stay(perry: Perry, old_and_new: Archive) -> None:
     done = perry("archive", "off")
     assert "2 sessions stay in it: perry archive prune --days 0" in done.stdout
