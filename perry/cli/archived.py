@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 from perry.cli.connection import connect_fleet, open_archive
 from perry.cli.fleet import ENGINE, Archived, Fleet, Found, Gathered, resolved
 from perry.errors import (
+    ArchiveError,
     EngineError,
     PerryError,
     SessionAmbiguous,
@@ -73,7 +74,7 @@ class Sources:
         try:
             return self.fleet.sessions(agent=agent, children=children, limit=limit)
         except WorkspaceNotFound as error:
-            if not self._kept(agent):
+            if not self._may_help():
                 raise
             raise WorkspaceNotFound(
                 error.message,
@@ -142,12 +143,19 @@ class Sources:
         Nothing is kept of one that is deleted `for_good`. Raises PerryError; what its place can't
         delete stays in the archive too.
         """
-        session = found.session
+        session, name = found.session, found.place.name
         with self.connect(found) as client:
             client.delete_session(session.id, agent=session.agent_type, for_good=for_good)
-        if self._archive is not None and found.standing != "archived":
-            key = found.place.name, session.agent_type, session.id
-            self._archive.delete(key, for_good=for_good)
+        if found.standing == "archived":
+            return
+        try:
+            if self._archive is not None:
+                self._archive.delete((name, session.agent_type, session.id), for_good=for_good)
+        except ArchiveError as error:
+            raise ArchiveError(
+                f"It was deleted from {name}, but not from the archive: {error.message}",
+                hint=error.hint,
+            ) from error
 
     def where(self, found: Found) -> str:
         """Say where a session is deleted: in its workspace, or in what the archive has of it."""
@@ -159,6 +167,13 @@ class Sources:
             return self.fleet.sessions(agent=agent, children=True), None
         except (WorkspaceNotFound, EngineError) as error:
             return Gathered((), {self._only or ENGINE: error}, ()), error
+
+    def _may_help(self) -> bool:
+        """Tell whether the archive has something; a broken one is another matter."""
+        try:
+            return bool(self._kept(None))
+        except ArchiveError:
+            return False
 
     def _kept(self, agent: str | None) -> list[Kept]:
         if self._archive is None:

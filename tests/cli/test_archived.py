@@ -186,3 +186,15 @@ def test_what_only_the_archive_has_is_deleted_there_with_its_children(
     assert (done.returncode, done.stdout) == (0, f"deleted {GONE} from the archive of gone\n")
     assert {kept.session.id for kept in archive.sessions()} == {LIVE, PURGED}
     assert {kept.session.id for kept in archive.sessions(deleted=True)} == {GONE, CHILD}
+
+
+def test_a_session_that_could_not_be_deleted_in_the_archive_is_told_of(
+    perry: Perry, home: ClaudeHome
+) -> None:
+    path = home.session("one", session_id=LIVE)
+    archive = home.home / ".local" / "share" / "perry" / "archive.sqlite"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"no database at all" * 500)
+    done = perry("session", "delete", "aaaa", "--yes")
+    assert (done.returncode, done.stdout, path.exists()) == (1, "", False)
+    assert "It was deleted from host, but not from the archive: " in done.stderr
