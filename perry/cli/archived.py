@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from perry.cli.connection import connect_fleet, open_archive
 from perry.cli.fleet import ENGINE, Archived, Fleet, Found, Gathered, resolved
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from perry.archive.archive import Archive
     from perry.archive.models import Kept, Key
+    from perry.cli.fleet import Place
     from perry.client.session_client import SessionClient
 
 ON_REQUEST = "as it was seen last"
@@ -66,6 +67,14 @@ class Sources:
     @functools.cached_property
     def _archive(self) -> Archive | None:
         return self._open.enter_context(open_archive())
+
+    @property
+    def places(self) -> Fleet:
+        """The places that can be asked; none where the only one can't, which is in `missing`."""
+        try:
+            return self.fleet
+        except (WorkspaceNotFound, EngineError) as error:
+            return Fleet((), _nobody, missing={self._only or ENGINE: error})
 
     def sessions(
         self, *, agent: str | None = None, children: bool = False, limit: int | None = None
@@ -157,6 +166,36 @@ class Sources:
                 hint=error.hint,
             ) from error
 
+    def deleted(self, agent: str | None, failures: Mapping[str, PerryError]) -> list[Kept]:
+        """List what can be restored in the archive, what was deleted last first.
+
+        Not what a place has that is in `failures`, unless it is gone: that one knows better. Nor
+        sessions that are deleted with the one that started them.
+        """
+        if self._archive is None:
+            return []
+        hidden = {one.key: one for one in self._archive.sessions(self._only, deleted=True)}
+        found = [
+            one
+            for (name, coding_agent, _), one in hidden.items()
+            if (name, coding_agent, one.session.parent_id) not in hidden
+            and agent in (None, coding_agent)
+            and isinstance(_failure(name, failures), WorkspaceNotFound | None)
+        ]
+        return sorted(found, key=lambda one: one.deleted_at or 0, reverse=True)
+
+    def restore(self, key: Key) -> bool:
+        """Show again what was deleted in the archive; tells whether there was anything.
+
+        Raises ArchiveError.
+        """
+        try:
+            if self._archive is not None:
+                self._archive.restore(key)
+        except SessionNotFound:
+            return False  # it was never taken in, or deleted too long ago
+        return self._archive is not None
+
     def where(self, found: Found) -> str:
         """Say where a session is deleted: in its workspace, or in what the archive has of it."""
         return f"{'the archive of ' * (found.standing == 'archived')}{found.place.name}"
@@ -185,19 +224,8 @@ class Sources:
         ]
 
 
-def restore_archived(key: Key) -> bool:
-    """Bring back in the archive what was deleted there; tells whether there was anything.
-
-    Raises ArchiveError.
-    """
-    with open_archive() as archive:
-        if archive is None:
-            return False
-        try:
-            archive.restore(key)
-        except SessionNotFound:
-            return False  # it was never taken in, or deleted too long ago
-    return True
+def _nobody(place: Place) -> NoReturn:
+    raise WorkspaceNotFound(f"There is no workspace {place.name!r}", workspace=place.name)
 
 
 def _found(kept: Collection[Kept], gathered: Gathered | None) -> tuple[Found, ...]:

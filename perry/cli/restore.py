@@ -1,7 +1,8 @@
 """`perry session restore`: bring back what was deleted, or tell what can be brought back.
 
 What was deleted is kept where it was, so every place is asked; one that doesn't run can't answer.
-This module must not know how a place keeps it.
+What a place keeps nothing of, or is gone with its place, the archive may show again. This module
+must not know how either keeps it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,28 @@ import msgspec
 import typer
 
 from perry.cli import render
-from perry.cli.connection import connect_fleet
-from perry.cli.fleet import PATIENCE, Found, Gathered, ask_each, resolved, short_ids, whereabouts
+from perry.cli.archived import Sources
+from perry.cli.fleet import (
+    PATIENCE,
+    Archived,
+    Found,
+    Gathered,
+    ask_each,
+    resolved,
+    short_ids,
+    whereabouts,
+)
 from perry.cli.host import Host
 from perry.cli.options import Agent, InWorkspace, Json, examples
 from perry.cli.text import Column, ago, local_time, one_line
 from perry.errors import PerryError, SessionNotFound, UsageError, WorkspaceNotRunning
+from perry.sessions.models import DeletedSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from perry.archive.models import Kept
     from perry.cli.fleet import Fleet, Place
-    from perry.sessions.models import DeletedSession
 
 EPILOG = examples(
     "perry session restore --list",
@@ -34,6 +45,7 @@ EPILOG = examples(
     "perry session restore --list --json | jq -r '.deleted[].id'",
 )
 
+ONLY_THERE = "nothing else keeps anything of it"
 
 OneOrNone = Annotated[
     str | None,
@@ -45,10 +57,10 @@ OneOrNone = Annotated[
 
 @dataclass(frozen=True)
 class Restorable:
-    """A deleted session, and the place that it goes back to."""
+    """A deleted session, and the place that it goes back to; with Archived, the archive alone."""
 
     deleted: DeletedSession
-    place: Place
+    place: Place | Archived
 
 
 def restore(
@@ -62,18 +74,24 @@ def restore(
 ) -> None:
     """Bring back a deleted session, as it was and where it was.
 
-    What perry deleted is kept for 30 days, in the workspace, which must run, or on the host.
+    What perry deleted is kept for 30 days, in the workspace, which must run, or on the host. Of
+    what only the archive has left, the archive's copy is brought back.
     """
     if listed == (session_id is not None):
         raise UsageError("Give either the ID of a session, or --list.")
     if json and not listed:
         raise UsageError("--json: it goes with --list only.")
-    fleet = connect_fleet(workspace)
-    found, failures = gather(fleet, agent)
-    if listed:
-        _show(fleet, found, failures, json=json)
-    else:
-        _restore(fleet, pick(session_id or "", found, failures))
+    with Sources(workspace) as sources:
+        fleet = sources.places
+        found, failures = gather(fleet, agent)
+        found = with_archived(found, sources.deleted(agent, failures))
+        if workspace is not None and not found:
+            for error in fleet.missing.values():
+                raise error
+        if listed:
+            _show(fleet, found, failures, json=json)
+        else:
+            _restore(sources, pick(session_id or "", found, failures))
 
 
 def gather(
@@ -96,6 +114,24 @@ def gather(
     ]
     found.sort(key=lambda one: one.deleted.deleted_at, reverse=True)
     return found, {**fleet.missing, **failures}
+
+
+def with_archived(found: Sequence[Restorable], kept: Sequence[Kept]) -> Sequence[Restorable]:
+    """Add what only the archive can bring back, what was deleted last first."""
+    from perry.archive.archive import RESTORABLE  # noqa: PLC0415  # loads a database
+
+    there = {
+        (one.place.name, one.deleted.session.agent_type, one.deleted.session.id) for one in found
+    }
+    archived = [
+        Restorable(
+            DeletedSession(one.session, one.deleted_at, one.deleted_at + RESTORABLE * 1000, 0),
+            Archived(one.workspace, ONLY_THERE),
+        )
+        for one in kept
+        if one.key not in there and one.deleted_at is not None
+    ]
+    return sorted([*found, *archived], key=lambda one: one.deleted.deleted_at, reverse=True)
 
 
 def pick(
@@ -122,17 +158,25 @@ def pick(
 def restorable_view(one: Restorable) -> dict[str, Any]:
     """Give a deleted session's keys: those it has where sessions are listed, and three more.
 
-    `deletedAt` and `until` are in ms since the epoch, `size` is in bytes.
+    `deletedAt` and `until` are in ms since the epoch, `size` is in bytes. Of one that only the
+    archive has, `standing` says so; its size isn't known, and 0.
     """
     kept = msgspec.to_builtins(one.deleted)
-    return {"workspace": one.place.name, **kept.pop("session"), **kept}
+    view = {"workspace": one.place.name, **kept.pop("session"), **kept}
+    return view | ({"standing": "archived"} if isinstance(one.place, Archived) else {})
 
 
-def _restore(fleet: Fleet, one: Restorable) -> None:
-    session = one.deleted.session
-    with fleet.connect(one.place) as client:
+def _restore(sources: Sources, one: Restorable) -> None:
+    session, name = one.deleted.session, one.place.name
+    key = name, session.agent_type, session.id
+    if isinstance(one.place, Archived):
+        sources.restore(key)
+        render.line(f"restored {one_line(session.id)} to the archive of {name}")
+        return
+    with sources.fleet.connect(one.place) as client:
         client.restore_session(session.id, agent=session.agent_type)
-    render.line(f"restored {one_line(session.id)} to {one.place.name}")
+    render.line(f"restored {one_line(session.id)} to {name}")
+    sources.restore(key)
 
 
 def _show(

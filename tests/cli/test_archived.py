@@ -12,7 +12,6 @@ import pytest
 
 from perry.archive.archive import Archive
 from perry.archive.models import Piece
-from perry.cli.archived import restore_archived
 from perry.sessions.index import SessionIndex
 from perry.sessions.models import Message, Session
 from tests.worker.running import ClaudeHome
@@ -165,18 +164,36 @@ def test_without_an_archive_none_is_made(perry: Perry, home: ClaudeHome) -> None
     assert not (home.home / ".local").exists()
 
 
-def test_a_deleted_session_is_deleted_in_the_archive_too(
-    perry: Perry, archive: Archive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_deleted_session_is_deleted_in_the_archive_too(perry: Perry, archive: Archive) -> None:
     done = perry("session", "delete", "aaaa1", "--yes")
     assert (done.returncode, done.stdout) == (0, f"deleted {LIVE} from host\n")
     assert {kept.session.id for kept in archive.sessions()} == {PURGED, GONE, CHILD}
     assert perry("session", "show", "aaaa1", "--archived").returncode == 1
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    assert restore_archived(("host", "claude", LIVE))
-    assert not restore_archived(("host", "claude", "nothing"))
+    done = perry("session", "restore", "aaaa1")
+    assert (done.returncode, done.stdout) == (0, f"restored {LIVE} to host\n")
     assert len(archive.sessions()) == 4
+    assert listed(perry)[LIVE] == ("host", "live", 3)
+
+
+def test_what_only_the_archive_had_is_restored_to_it(perry: Perry, archive: Archive) -> None:
+    assert perry("session", "delete", "aaaa2", "--yes").returncode == 0
+    [told] = json.loads(perry("session", "restore", "--list", "--json", "-w", "host").stdout)[
+        "deleted"
+    ]
+    assert (told["id"], told["workspace"], told["standing"]) == (PURGED, "host", "archived")
+    done = perry("session", "restore", "aaaa2", "-w", "host")
+    assert (done.returncode, done.stdout) == (0, f"restored {PURGED} to the archive of host\n")
+    assert len(archive.sessions()) == 4
+    assert perry("session", "restore", "aaaa2", "-w", "host").returncode == 1
+
+
+def test_of_what_is_deleted_for_good_the_archive_keeps_nothing(
+    perry: Perry, archive: Archive
+) -> None:
+    for prefix in ("aaaa1", "bbbb"):
+        assert perry("session", "delete", prefix, "--yes", "--for-good").returncode == 0
+    assert [kept.session.id for kept in archive.sessions()] == [PURGED]
+    assert archive.sessions(deleted=True) == []
 
 
 def test_what_only_the_archive_has_is_deleted_there_with_its_children(

@@ -56,3 +56,6 @@ def test_a_session_outlives_its_workspace_in_the_archive(
     assert f"perry session list --archived --workspace {name}" in listed.stderr
     assert perry.run("session", "delete", "4f2a", "-w", name, "--yes").returncode == 0
     assert perry.run("session", "show", "4f2a").returncode == 1
+    again = perry.run("session", "restore", "4f2a", "-w", name)
+    assert again.stdout == f"restored {session.id} to the archive of {name}\n"
+    assert told() == {**kept, "standing": "archived"}
