@@ -55,6 +55,8 @@ def placed(session: Session, workspace: str) -> PlacedSession:
         for name in ("agent_type", "directory", "git_branch", "model")
         if (text := getattr(session, name)) is not None
     }
+    if session.first_prompt == session.title:
+        alike["first_prompt"] = session.title
     return PlacedSession(**{**msgspec.structs.asdict(session), **alike}, workspace=workspace)
 
 
