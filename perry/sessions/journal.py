@@ -96,6 +96,8 @@ class Journal(Generic[Thing]):
             unread = self._position - position
             if not 0 <= unread <= len(self._log):
                 return None
+            if not unread:
+                return Unread([], position)
             # From the end, where readers are: a deque is slow in its middle.
             newest = list(itertools.islice(reversed(self._log), unread))
         changes = newest[::-1][:limit]

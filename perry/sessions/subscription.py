@@ -31,13 +31,15 @@ class Told(NamedTuple, Generic[Thing]):
 class Subscription(Generic[Thing]):
     """One subscriber's place in a journal; used by one thread at a time.
 
-    `since` is the id after which to go on; without one it begins now.
+    `since` is the id after which to go on; without one it begins now. `place` is the sequence of
+    the last change that was told, None before the greeting; whoever tells the next changes without
+    reading them here moves it.
     """
 
     def __init__(self, of: journal.Journal[Thing], since: str | None) -> None:
         self._journal = of
-        self._position = of.position if since is None else self._position_of(since)
-        self._greeted = False
+        self._begin = of.position if since is None else self._position_of(since)
+        self.place: int | None = None
 
     @property
     def behind(self) -> int:
@@ -49,18 +51,17 @@ class Subscription(Generic[Thing]):
 
         What is yielded counts as told: who stops in between goes on there.
         """
-        position = self._position
+        position = self._begin if self.place is None else self.place
         found = None if position is None else self._journal.since(position, BATCH)
         if position is None or found is None:
-            self._greeted = True
-            self._position = self._journal.position
-            yield Told(self._id(self._position), "reset")
-        elif not self._greeted:
-            self._greeted = True
+            self.place = self._journal.position
+            yield Told(self._id(self.place), "reset")
+        elif self.place is None:
+            self.place = position
             yield Told(self._id(position), "ready")
         else:
             for change in found.changes:
-                self._position = change.sequence
+                self.place = change.sequence
                 yield Told(self._id(change.sequence), change.kind, change)
 
     def _id(self, sequence: int) -> str:

@@ -2,7 +2,8 @@
 
 A stream is a loop of one coroutine: send what its subscription has to tell, and when there is
 nothing more, sleep until the index wakes it or a heartbeat is due. All streams are woken at once,
-and an event is put into bytes once for all of them: the last of many must not wait for the first.
+and what they are sent is read and put into bytes once for all that stand at the same place: the
+last of many must not wait for the first.
 A subscriber that reads slowly costs nothing; one that doesn't read at all is dropped. This module
 must not know how changes are noticed or what a session is.
 """
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from perry.sessions.journal import Change, Journal
-    from perry.sessions.subscription import Told
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ Thing = TypeVar("Thing")
 PATIENCE = 30.0  # s that a subscriber may leave what it was sent unread
 FAREWELL = 0.05  # s for the end of a stream, which a subscriber that reads gets at once
 CHUNK = 32 * 1024  # bytes from which on a chunk takes no more events
-SHARED = 8 * CHUNK  # bytes of events that are kept for all streams
+SHARED = 8 * CHUNK  # bytes of chunks that are kept for all streams
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 MEDIA_TYPE = "text/event-stream"
@@ -144,7 +144,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class _News(Generic[Thing]):
-    """Wakes all streams of a journal at once, and puts each event into bytes once for them.
+    """Wakes all streams of a journal at once, and keeps for the others what one of them was sent.
 
     It wakes them after `heartbeat` seconds of silence as well, and counts these `beats`.
     """
@@ -159,7 +159,7 @@ class _News(Generic[Thing]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next_beat: asyncio.TimerHandle | None = None
         self._is_waking = False
-        self._blocks: dict[str, bytes] = {}
+        self._chunks: dict[int, tuple[bytes, int]] = {}
         self._weight = 0
         self.beats = 0
         self.coming = asyncio.Event()
@@ -181,18 +181,31 @@ class _News(Generic[Thing]):
                 self._journal.unlisten(self._hear)
                 self._rest()
 
-    def block(self, told: Told[Thing]) -> bytes:
-        """Give an event as it is sent."""
-        if (known := self._blocks.get(told.id)) and told.change:
-            return known
-        data = {} if told.change is None else self._tell(told.change)
-        block = f"id: {told.id}\nevent: {told.kind}\ndata: ".encode() + encode(data) + b"\n\n"
-        if told.change:
-            self._weight += len(block)
+    def next_of(self, subscription: Subscription[Thing]) -> bytes:
+        """Give what a subscription has to tell next, as it is sent; nothing where it has nothing.
+
+        Whoever stands where another one stood is given the very same bytes.
+        """
+        place = subscription.place
+        if place is not None and place in self._chunks:
+            chunk, subscription.place = self._chunks[place]
+            return chunk
+        chunk = self._read(subscription)
+        if chunk and place is not None and subscription.place is not None:
+            self._weight += len(chunk)
             if self._weight > SHARED:
-                self._blocks, self._weight = {}, len(block)
-            self._blocks[told.id] = block
-        return block
+                self._chunks, self._weight = {}, len(chunk)
+            self._chunks[place] = chunk, subscription.place
+        return chunk
+
+    def _read(self, subscription: Subscription[Thing]) -> bytes:
+        chunk = bytearray()
+        for told in subscription.unread():
+            data = {} if told.change is None else self._tell(told.change)
+            chunk += f"id: {told.id}\nevent: {told.kind}\ndata: ".encode() + encode(data) + b"\n\n"
+            if len(chunk) >= CHUNK:
+                break
+        return bytes(chunk)
 
     def _hear(self) -> None:
         if self._is_waking or self._loop is None:
@@ -231,16 +244,8 @@ class _Events(Generic[Thing]):
         beats = self._news.beats
         while True:
             coming = self._news.coming  # before reading: what comes in between is not waited for
-            if chunk := self._unread():
+            if chunk := self._news.next_of(self._subscription):
                 return chunk
             if self._news.beats != beats:
                 return COMMENT
             await coming.wait()
-
-    def _unread(self) -> bytes:
-        chunk = bytearray()
-        for told in self._subscription.unread():
-            chunk += self._news.block(told)
-            if len(chunk) >= CHUNK:
-                break
-        return bytes(chunk)
