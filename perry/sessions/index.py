@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import gc
 import os
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -26,10 +28,11 @@ from perry.sessions.deleted import Bin, delete_for_good
 from perry.sessions.gemini import GeminiSource
 from perry.sessions.journal import Journal, changes_between, weight
 from perry.sessions.listing import Listing
+from perry.sessions.looks import Look, look_while
 from perry.sessions.memory import Memory
 from perry.sessions.models import DeletedSession, MessagePage, Session
 from perry.sessions.opencode import OpenCodeSource
-from perry.sessions.parallel import read_many
+from perry.sessions.parallel import may_help, read_many
 from perry.sessions.pi import PiSource
 from perry.sessions.source import Entry, Reading, Source, Stale, Unit, shown
 
@@ -51,6 +54,7 @@ def coding_agents() -> tuple[str, ...]:
 _DEFEATS = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
 )  # fmt: skip
+_MUCH = 4 * 1024 * 1024  # remembered bytes that take longer to read than a helper to start
 _ATTEMPTS = 5  # times that a page is tried while its files keep changing
 
 
@@ -108,12 +112,13 @@ class SessionIndex:
     def refresh(self) -> None:
         """Look at every file again, read what changed, forget what is gone."""
         with self._reading, _uncollected():
-            self._load()
+            looks = self._load()
             for source in self._sources:
-                scan = source.scan()
-                self._update(source, scan.units | self._catalogs[source.agent].readings.keys())
+                look = looks.get(source.agent) or Look(source.scan())
+                known = self._catalogs[source.agent].readings.keys()
+                self._update(source, look.scan.units | known, look.fingerprints)
                 with self._lock:
-                    self._unscanned[source.agent] = scan.unreadable
+                    self._unscanned[source.agent] = look.scan.unreadable
             self._is_scanned = True
 
     def apply(self, paths: Iterable[Path | str]) -> None:
@@ -294,17 +299,34 @@ class SessionIndex:
             if self._catalogs[source.agent].readings.get(unit) is stale:
                 self._update(source, {unit}, afresh=True)
 
-    def _load(self) -> None:
-        """Begin with what is remembered; it is shown once its files have been looked at."""
-        if self.bin is not None and not self._is_loaded:
-            self.bin.tidy()
-        if self.memory is not None and not self._is_loaded:
-            for agent, readings in self.memory.load(self._sources).items():
-                self._catalogs[agent].readings.update(readings)
-        self._is_loaded = True
+    def _load(self) -> Mapping[str, Look]:
+        """Begin with what is remembered; it is shown once its files have been looked at.
 
-    def _update(self, source: Source, units: Iterable[Unit], *, afresh: bool = False) -> None:
-        """Read units and swap in what came out; the reading lock is held."""
+        Gives looks at the files, by coding agent, where there was time for them meanwhile.
+        """
+        if self.memory is None or self.bin is None or self._is_loaded:
+            return {}
+        self.bin.tidy()
+        load = functools.partial(self.memory.load, self._sources)
+        worth = self.memory.size() >= _MUCH and may_help()
+        remembered, looks = look_while(self._sources, load) if worth else (load(), {})
+        for agent, readings in remembered.items():
+            self._catalogs[agent].readings.update(readings)
+        self._is_loaded = True
+        return looks
+
+    def _update(
+        self,
+        source: Source,
+        units: Iterable[Unit],
+        fingerprints: Mapping[Unit, bytes] = types.MappingProxyType({}),
+        *,
+        afresh: bool = False,
+    ) -> None:
+        """Read units and swap in what came out; the reading lock is held.
+
+        A unit whose fingerprint is the one that it had needs no reading.
+        """
         catalog = self._catalogs[source.agent]
         changed: dict[Unit, Reading | None] = {}
         unknown, known = [], 0
@@ -313,7 +335,10 @@ class SessionIndex:
             if before is None:
                 unknown.append(unit)
                 continue
-            after = self._read(source, unit, None if afresh else before)
+            after: Reading | None = before
+            seen = fingerprints.get(unit)
+            if not seen or seen != before.fingerprint:
+                after = self._read(source, unit, None if afresh else before)
             if after is not before or not catalog.is_settled(unit):
                 changed[unit] = after
                 known += after is before

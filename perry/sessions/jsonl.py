@@ -141,6 +141,11 @@ class LogReading(Reading, frozen=True, array_like=True, gc=False):
         return self.trial or self.log
 
     @property
+    def fingerprint(self) -> bytes:
+        """That of the unit's file; none where it has to be read again in any case."""
+        return self.stamp if self.log else b""
+
+    @property
     def identity(self) -> bytes:
         """Which file it is, of whatever size."""
         return self.stamp[:_IDENTITY]

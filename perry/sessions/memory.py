@@ -41,6 +41,13 @@ class Memory:
         name = blake2b(roots.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
         return cls(cache / "perry" / f"sessions-{name}")
 
+    def size(self) -> int:
+        """Tell how many bytes were written last, 0 where there are none."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
     def load(self, sources: Collection[Source]) -> dict[str, dict[Unit, Reading]]:
         """Read what was written last, by coding agent; nothing where it can't be used."""
         found: dict[str, dict[Unit, Reading]] = {source.agent: {} for source in sources}
