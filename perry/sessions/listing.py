@@ -34,8 +34,10 @@ class Listing:
                 left = {_place(session) for session in gone}
                 kept = [s for s in self._ordered if not left or _place(s) not in left]
                 # As sorting by `_place` would, but without a tuple for each.
-                ordered = sorted([*kept, *come], key=_by_id)
-                self._ordered = sorted(ordered, key=_by_activity, reverse=True)
+                ordered = sorted([*kept, *come], key=_by_agent)
+                ordered.sort(key=_by_id)
+                ordered.sort(key=_by_activity, reverse=True)
+                self._ordered = ordered
             else:
                 for session in gone:
                     del self._ordered[self._find(session)]
@@ -65,7 +67,8 @@ class Listing:
         return bisect_left(self._ordered, _place(session), key=_place)
 
 
-_by_id = attrgetter("id", "agent_type")
+_by_agent = attrgetter("agent_type")
+_by_id = attrgetter("id")
 _by_activity = attrgetter("last_activity")
 
 
