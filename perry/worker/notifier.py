@@ -25,7 +25,8 @@ DEBOUNCE = 50  # ms: a stream of changes is handed on at least this often
 BUSY_STEP = 3  # ms: a change is handed on when twice this time has passed without another
 IDLE_STEP = 20  # ms: the same where no signal wakes us and nothing has happened lately
 LATE = 2 * BUSY_STEP  # ms in which watchfiles' own thread nearly always hears what woke us
-SECOND_LOOK = 10  # ms until we look again, and then four times that, and so on
+SECOND_LOOK = 5  # ms until we look again where it had not heard, and then twice that, and so on
+AFTERWARDS = 15  # ms until we do where it had
 
 _SET_OWNER = 15  # F_SETOWN_EX of fcntl(2), which Python's fcntl doesn't name
 _A_THREAD = 0  # F_OWNER_TID
@@ -90,13 +91,16 @@ class _Signalled:
         if self._comes is False:
             return self._notifier.watch(debounce_ms, step_ms, timeout_ms, stop_event)
         if self._is_handed_on:
-            _wait_for_signal(0)  # reading what was changed gives signals as well: we look soon
+            _wait_for_signal(0)  # of our own reading, it may be: we look again soon in any case
         is_told = _wait_for_signal(min(self._look_in, timeout_ms) / 1000)
         step, within = (BUSY_STEP, LATE) if is_told else (1, 1)
         answer = self._notifier.watch(debounce_ms, step, within, None)
-        self._look_in = SECOND_LOOK if is_told else 4 * self._look_in
         self._is_handed_on = not isinstance(answer, str)
-        if self._comes is None and (is_told or not isinstance(answer, str)):
+        if self._is_handed_on:
+            self._look_in = AFTERWARDS
+        else:
+            self._look_in = SECOND_LOOK if is_told else 2 * self._look_in
+        if self._comes is None and (is_told or self._is_handed_on):
             self._comes = is_told
         return answer
 
