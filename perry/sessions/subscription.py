@@ -51,7 +51,7 @@ class Subscription(Generic[Thing]):
 
         What is yielded counts as told: who stops in between goes on there.
         """
-        position = self._begin if self.place is None else self.place
+        position = self._position
         found = None if position is None else self._journal.since(position, BATCH)
         if position is None or found is None:
             self.place = self._journal.position
@@ -63,6 +63,10 @@ class Subscription(Generic[Thing]):
             for change in found.changes:
                 self.place = change.sequence
                 yield Told(self._id(change.sequence), change.kind, change)
+
+    @property
+    def _position(self) -> int | None:
+        return self._begin if self.place is None else self.place
 
     def _id(self, sequence: int) -> str:
         return f"{self._journal.run}-{sequence}"
