@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from perry.agent.keeper import Keeper
+    from perry.archive.redaction import Redactor
     from perry.client.session_client import SessionClient
+    from perry.config import ArchiveConfig
     from perry.workspace.engine import Engine
 
 T = TypeVar("T")
@@ -33,8 +35,8 @@ M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 class Daemon:
     """Everything that runs beside the HTTP server; `connect` reaches the engine.
 
-    `directory` is where the daemon of `port` keeps its ledger, `archive` the file of the archive.
-    Raises LedgerUnwritable.
+    `directory` is where the daemon of `port` keeps its ledger, `archive` the file of the archive,
+    and `config` how much that keeps. Raises LedgerUnwritable.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Daemon:
         port: int,
         *,
         archive: Path,
+        config: ArchiveConfig,
         home: Path,
         env: Mapping[str, str],
         connect: Callable[[], Engine],
@@ -52,7 +55,14 @@ class Daemon:
         self.mirror = Mirror(self.ledger)
         self.host = Host(home, env, self.mirror)
         self.reconciler = Reconciler(connect, self.mirror)
-        self.intake = Intake(archive, self.mirror, self.ledger.journal, self.asking)
+        self.intake = Intake(
+            archive,
+            self.mirror,
+            self.ledger.journal,
+            self.asking,
+            config=config,
+            redactor=_redactor() if config.redact else None,
+        )
 
     def start(self) -> None:
         """Begin to watch, to listen and to keep."""
@@ -114,6 +124,12 @@ class Daemon:
                 workspace=place,
             )
         return keeper
+
+
+def _redactor() -> Redactor:
+    from perry.archive.redaction import redactor  # noqa: PLC0415 - a third of a second and 10 MB
+
+    return redactor()
 
 
 def _have_memory_returned() -> None:

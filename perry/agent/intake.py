@@ -14,8 +14,6 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from perry.agent.models import Place
 from perry.archive.archive import Archive
 from perry.archive.database import set_aside
@@ -30,9 +28,11 @@ if TYPE_CHECKING:
     from perry.agent.ledger import Thing
     from perry.agent.mirror import Mirror
     from perry.agent.models import PlacedSession
+    from perry.archive.redaction import Redactor
     from perry.client.session_client import SessionClient
+    from perry.config import ArchiveConfig
     from perry.sessions.journal import Journal, Key
-    from perry.sessions.models import Message
+    from perry.sessions.models import Message, Session
     from perry.sessions.subscription import Told
 
 log = logging.getLogger(__name__)
@@ -57,17 +57,11 @@ REST = 1.5
 ASKABLE = frozenset({"host", "worker", "snapshot"})
 
 
-class Bounds(msgspec.Struct, frozen=True):
-    """What the archive may keep: days since the last activity, bytes; None for all."""
-
-    keep_days: int | None = None
-    largest: int | None = None
-
-
 class Intake:
     """Takes in all sessions of the mirror; `asking` gives a client for a place.
 
-    `path` is the archive's file, and `blot` what is done to messages before they are kept.
+    `path` is the archive's file, `config` says how much it keeps, and `redactor` blots out secrets
+    of what comes in, where that is wanted.
     """
 
     def __init__(
@@ -77,15 +71,15 @@ class Intake:
         journal: Journal[Thing],
         asking: Callable[[str], SessionClient],
         *,
-        bounds: Bounds | None = None,
-        blot: Callable[[Message], Message] | None = None,
+        config: ArchiveConfig,
+        redactor: Redactor | None = None,
     ) -> None:
         self._path = path
         self._mirror = mirror
         self._journal = journal
         self._asking = asking
-        self._bounds = bounds or Bounds()
-        self._blot = blot
+        self._config = config
+        self._redactor = redactor
         self._archive: Archive | None = None
         self._problem: PerryError | None = None
         self._due: dict[str, set[Key]] = {}
@@ -203,7 +197,8 @@ class Intake:
     def _compare(self, place: Place) -> None:
         """Find what is due of a place that can be asked; what is only remembered can't be read."""
         if place.via in ASKABLE:
-            sessions = self._mirror.sessions(workspace=place.name, children=True)
+            known = self._mirror.sessions(workspace=place.name, children=True)
+            sessions = map(self._redacted, known)
             stale = self.archive.stale(place.name, sessions)
             due = {(place.name, one.agent_type, one.id) for one in stale}
             self._due.setdefault(place.name, set()).update(due)
@@ -231,7 +226,7 @@ class Intake:
             self._retry_at[place] = time.monotonic() + RETRY
 
     def _read(self, client: SessionClient, sessions: Iterable[PlacedSession]) -> None:
-        batch: list[Piece] = []
+        batch: list[tuple[PlacedSession, Piece]] = []
         for session in sessions:
             if self._stopped.is_set():
                 return
@@ -243,8 +238,8 @@ class Intake:
             if piece is None:
                 self._read_long(client, session)
                 continue
-            batch.append(piece)
-            if sum(len(piece.messages) for piece in batch) >= BATCH:
+            batch.append((session, piece))
+            if sum(len(piece.messages) for _, piece in batch) >= BATCH:
                 self._merge(client, batch)
                 batch = []
         self._merge(client, batch)
@@ -261,21 +256,16 @@ class Intake:
         except WorkerFailure:  # such large messages are read fewer at a time
             return None
         start = page.total - len(page.messages)
-        messages = self._blotted(page.messages)
-        return Piece(session.workspace, session, start, messages, is_last=True)
+        return self._piece(session, start, page.messages, is_last=True)
 
-    def _merge(self, client: SessionClient, batch: list[Piece]) -> None:
+    def _merge(self, client: SessionClient, batch: list[tuple[PlacedSession, Piece]]) -> None:
         self._rest()
-        for piece, merged in zip(batch, self.archive.merge(batch), strict=True):
-            session = self._mirror.session(
-                (piece.workspace, piece.session.agent_type, piece.session.id)
-            )
-            if session is None:
-                continue
-            if merged == "again":
+        merged = self.archive.merge(piece for _, piece in batch)
+        for (session, _), done in zip(batch, merged, strict=True):
+            if done == "again":
                 self._read_long(client, session, afresh=True)
             else:
-                self._done(session, as_it_was=piece.session)
+                self._done(session)
 
     def _read_long(
         self, client: SessionClient, session: PlacedSession, *, afresh: bool = False
@@ -304,14 +294,14 @@ class Intake:
         )
         while not self._stopped.is_set():
             self._rest()
-            part = self._blotted(itertools.islice(messages, page))
+            part = tuple(itertools.islice(messages, page))
             is_last = len(part) < page
-            piece = Piece(session.workspace, session, start, part, is_last, goes_on)
+            piece = self._piece(session, start, part, is_last=is_last, goes_on=goes_on)
             if self.archive.merge([piece]) == ["again"]:
                 self._read_pieces(client, session, page, afresh=True)
                 return
             if is_last:
-                self._done(session, as_it_was=session)
+                self._done(session)
                 return
             start, goes_on = start + len(part), True
 
@@ -321,13 +311,27 @@ class Intake:
         self._stopped.wait(min(LONGEST_REST, REST * worked))
         self._rested_at = time.monotonic()
 
-    def _blotted(self, messages: Iterable[Message]) -> tuple[Message, ...]:
-        return tuple(messages if self._blot is None else map(self._blot, messages))
+    def _piece(
+        self,
+        session: PlacedSession,
+        start: int,
+        messages: tuple[Message, ...],
+        *,
+        is_last: bool,
+        goes_on: bool = False,
+    ) -> Piece:
+        if self._redactor is not None:
+            messages = tuple(map(self._redactor, messages))
+        shown = self._redacted(session)
+        return Piece(session.workspace, shown, start, messages, is_last, goes_on)
 
-    def _done(self, session: PlacedSession, *, as_it_was: object = None) -> None:
-        """Take a session off the list, unless it has changed since; what is gone can't change."""
+    def _redacted(self, session: PlacedSession) -> Session:
+        return session if self._redactor is None else self._redactor.session(session)
+
+    def _done(self, session: PlacedSession) -> None:
+        """Take a session off the list, unless it has changed since it was read."""
         key = (session.workspace, session.agent_type, session.id)
-        if as_it_was is None or self._mirror.session(key) == as_it_was:
+        if self._mirror.session(key) in {None, session}:
             self._due.get(session.workspace, set()).discard(key)
 
     def _prune(self) -> None:
@@ -335,11 +339,11 @@ class Intake:
         if self._pruned_at and now - self._pruned_at < PRUNED_EVERY:
             return
         self._pruned_at = now
-        removed = self.archive.prune(oldest=self._oldest(), largest=self._bounds.largest)
+        removed = self.archive.prune(oldest=self._oldest(), largest=self._config.largest)
         if removed:
             log.info("removed %d sessions from the archive, which are beyond its bounds", removed)
 
     def _oldest(self) -> int | None:
         """Tell since when (ms since the epoch) a session must have been active to be kept."""
-        days = self._bounds.keep_days
+        days = self._config.keep_days
         return None if days is None else int(time.time() * 1000) - days * DAY

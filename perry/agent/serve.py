@@ -22,6 +22,7 @@ from perry.agent.app import create_app, told
 from perry.agent.daemon import Daemon
 from perry.archive.archive import archive_path
 from perry.client.agent_client import AgentClient
+from perry.config import load
 from perry.errors import AgentRunning, PerryError, PortInUse
 from perry.protocol import AGENT_PORT
 from perry.worker.events import Streams
@@ -66,6 +67,7 @@ def run(
     log_through(logging.StreamHandler())
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each question to a worker
     directory = directory or state_directory()
+    config = load()
     token = ensure_token(directory)
     try:
         listener = listen(host, port)
@@ -77,6 +79,7 @@ def run(
             directory,
             port,
             archive=archive_path(),
+            config=config.archive,
             home=Path.home(),
             env=env,
             connect=Engine.connect,

@@ -17,6 +17,7 @@ from perry.agent.models import Place, StandingSession
 from perry.agent.workspaces_api import Adoption, Wanted
 from perry.archive.models import KeptHit
 from perry.client.agent_client import AgentPlace, AgentStatus
+from perry.config import ArchiveConfig
 from perry.errors import EngineUnreachable
 from perry.sessions.models import DeletedSession, Message
 from perry.worker.events import Streams
@@ -66,6 +67,7 @@ def table(directory: Path) -> set[str]:
         directory,
         0,
         archive=directory / "archive.sqlite",
+        config=ArchiveConfig(),
         home=directory,
         env={},
         connect=connect,

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from perry.agent.app import routes, told
 from perry.agent.daemon import Daemon
 from perry.agent.guard import OPEN_PATHS
+from perry.config import ArchiveConfig
 from perry.errors import EngineUnreachable
 from perry.protocol import proof
 from perry.worker.events import Streams
@@ -59,6 +60,7 @@ def every_route(directory: Path) -> list[tuple[str, str]]:
         directory,
         0,
         archive=directory / "archive.sqlite",
+        config=ArchiveConfig(),
         home=directory,
         env={},
         connect=connect,

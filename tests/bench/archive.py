@@ -78,9 +78,8 @@ def until_taken_in(agent: AgentProcess, home: Home) -> None:
     with agent.connect() as connection:
 
         def is_whole() -> bool:
-            total = ask(connection, "/api/sessions?limit=0&children=1")["total"]
-            pending = ask(connection, "/api/status")["archive"]["pending"]
-            return not pending and archive.statistics().sessions >= max(total, home.sessions)
+            total = listed(connection)
+            return bool(total) and archive.statistics().sessions >= total
 
         _until(is_whole)
     archive.close()
@@ -91,6 +90,13 @@ def ask(connection: Connection, path: str) -> Any:
     status, body = connection.get(path)
     assert status == 200, f"{path}: {status} {body[:200]!r}"
     return json.loads(body)
+
+
+def listed(connection: Connection) -> int:
+    """Count the sessions, those that others started too, once the host's are all there; else 0."""
+    if ask(connection, "/api/status")["watch"] is None:
+        return 0
+    return int(ask(connection, "/api/sessions?limit=0&children=1")["total"])
 
 
 def archive_of(home: Home) -> Path:
@@ -104,7 +110,7 @@ def _taking_in(agent: AgentProcess, home: Home) -> Iterator[Row]:
         for path in home.projects.rglob("*.jsonl"):
             path.read_bytes()
     with agent.connect() as connection:
-        _until(lambda: ask(connection, "/api/sessions?limit=0")["total"] >= home.sessions)
+        _until(lambda: listed(connection))
     ended = threading.Event()
     busy: dict[str, list[float]] = {}
     asking = threading.Thread(target=_ask_all, args=(agent, ended, busy))
