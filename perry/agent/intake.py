@@ -47,6 +47,8 @@ OVERLAP = 16
 """Messages that are read once more, so that a session that was rewritten is noticed."""
 
 LONGEST_REST = 1.0  # s
+TURN = 400  # sessions of a place, after which it is looked what else is due
+NOW = 5 * 60 * 1000  # ms in which a session's last activity is now
 BATCH = 200  # messages of several sessions that are taken in together
 RETRY = 5.0  # s until what failed is tried again
 PRUNED_EVERY = 3600.0  # s
@@ -209,12 +211,18 @@ class Intake:
         return is_askable and time.monotonic() >= self._retry_at.get(name, 0.0)
 
     def _take_in(self, place: str) -> None:
-        """Take in what is due of a place, the oldest first: the newest is found first then."""
+        """Take in some of what is due of a place: what is being said now, then the oldest first.
+
+        In the order in which messages come in they are found, the newest first.
+        """
         oldest = self._oldest() or 0
         known = {key: self._mirror.session(key) for key in self._due[place]}
         wanted = {key: one for key, one in known.items() if one and one.last_activity >= oldest}
         self._due[place] = set(wanted)
-        sessions = sorted(wanted.values(), key=lambda session: session.last_activity)
+        now = time.time() * 1000 - NOW
+        sessions = sorted(
+            wanted.values(), key=lambda one: (one.last_activity < now, one.last_activity)
+        )[:TURN]
         self._rested_at = time.monotonic()
         try:
             with self._asking(place) as client:

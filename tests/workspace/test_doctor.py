@@ -13,7 +13,7 @@ import docker
 import pytest
 
 import perry
-from perry.client.agent_client import AgentEngine, AgentStatus
+from perry.client.agent_client import AgentArchive, AgentEngine, AgentStatus
 from perry.errors import AgentError, EngineUnreachable
 from perry.workspace.doctor import engine_checks, host_checks, inotify
 from perry.workspace.doctor.engine_checks import EngineSeen, clocks
@@ -101,7 +101,7 @@ def test_without_a_cache_perry_is_slower_and_without_state_no_daemon_runs(tmp_pa
 def status(**changes: Any) -> AgentStatus:
     given: dict[str, Any] = {
         "version": perry.__version__, "pid": 7, "started_at": 0, "watch": "native", "places": (),
-        "engine": AgentEngine(reachable=True), **changes,
+        "engine": AgentEngine(reachable=True), "archive": AgentArchive(0), **changes,
     }  # fmt: skip
     return AgentStatus(**given)
 
