@@ -255,6 +255,10 @@ def agent(status: AgentStatus, url: str) -> None:
     line(f"started {ago(status.started_at, now)}")
     if not status.engine.reachable:
         warn(f"the Docker engine can't be reached: {status.engine.error}")
+    if status.archive.error:
+        warn(f"nothing is archived: {status.archive.error}")
+    elif status.archive.pending:
+        line(f"{status.archive.pending:,} sessions are still to be archived")
     columns = [Column("NAME", least=12), Column("STATE"), Column("READ VIA"), Column("AS OF")]
     rows = [(one.name, one.state, one.via, _as_of(one.as_of, now)) for one in status.places]
     line()

@@ -324,7 +324,19 @@ def test_status_says_how_everything_is_in_80_columns(shared: AgentProcess) -> No
 
 def test_status_as_json_is_what_the_api_says(shared: AgentProcess) -> None:
     done = shared.perry("agent", "status", "--port", str(shared.port), "--json")
-    assert httpx.Response(200, content=done.stdout).json() == shared.json("/api/status")
+    shown, said = httpx.Response(200, content=done.stdout).json(), shared.json("/api/status")
+    assert shown["archive"].keys() == said["archive"].keys()
+    assert {**shown, "archive": None} == {**said, "archive": None}
+
+
+def test_status_says_why_nothing_is_archived(tmp_path: Path) -> None:
+    blocked = tmp_path / "home" / ".local" / "share" / "perry"
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()
+    with AgentProcess(tmp_path) as daemon:
+        eventually(lambda: daemon.json("/api/status")["archive"]["error"], "it can't be kept")
+        done = daemon.perry("agent", "status", "--port", str(daemon.port))
+        assert "nothing is archived: The archive can't be kept at" in done.stderr
 
 
 def test_stop_returns_when_the_daemon_has_ended_and_its_port_is_free(tmp_path: Path) -> None:
