@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -57,17 +57,28 @@ def write(container: Container, session: str, count: int, *, first: int = 0) -> 
     )
 
 
-def kill_worker(container: Container) -> float:
-    """Kill the worker, and tell when that was done."""
+def kill_worker(container: Container) -> None:
+    """Kill the worker."""
     container.exec_run([*KILL_WORKER], user="0")
-    return time.monotonic()
 
 
-def until_recovered(agent: RunningAgent, since: float, name: str = "work") -> float:
-    """Wait until a place that was lost is live again; returns how many seconds that took."""
-    eventually(lambda: agent.place(name), lambda it: it is None or it["via"] != "worker", within=5)
+def until_recovered(agent: RunningAgent, kill: Callable[[], object], name: str = "work") -> float:
+    """Do what a worker dies of, and wait until another is live; returns the seconds since then.
+
+    That it was dead can be missed, so quickly it may be back: the record of its revival can't.
+    """
+    before = _revived_at(agent, name)
+    kill()
+    killed = time.monotonic()
+    eventually(lambda: _revived_at(agent, name), lambda it: it != before, within=LIVE)
     agent.until_live(name, within=LIVE)
-    return time.monotonic() - since
+    return time.monotonic() - killed
+
+
+def _revived_at(agent: RunningAgent, name: str) -> int | None:
+    answer = agent.ask("GET", f"/api/workspaces/{name}")
+    revival = answer.json()["workspace"]["revival"] if answer.is_success else None
+    return None if revival is None else int(revival["at"])
 
 
 def until_archived(agent: RunningAgent, count: int) -> None:

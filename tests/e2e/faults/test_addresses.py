@@ -133,8 +133,7 @@ def test_a_workspace_that_is_stopped_and_started_is_asked_at_its_new_address(
     with asked(agent, MESSAGES) as answers:
         workspace.stop(timeout=1)
         with neighbour(engine_of_ours.client, engine_of_ours.runtime, where, OLD) as hostile:
-            workspace.start()
-            took = until_recovered(agent, time.monotonic())
+            took = until_recovered(agent, workspace.start)
             answers.until_last(200)
             assert addresses(agent) != [OLD]
             goes_on(agent, workspace, total=3)

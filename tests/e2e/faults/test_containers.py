@@ -33,8 +33,7 @@ def test_a_container_restarted_while_it_is_asked_answers_again(
     write(workspace, "s", 5)
     eventually(lambda: agent.counts("work"), lambda it: it == {"s": 5})
     with asked(agent, MESSAGES) as answers:
-        workspace.restart(timeout=1)
-        took = until_recovered(agent, time.monotonic())
+        took = until_recovered(agent, lambda: workspace.restart(timeout=1))
         answers.until_last(200)
     assert set(answers.statuses) <= {200, 409, 503}, sorted(set(answers.statuses))
     assert agent.counts("work") == {"s": 5}

@@ -91,7 +91,7 @@ def test_a_clock_that_is_stepped_under_the_daemon_loses_nothing_and_delays_nothi
                     lambda it, session=session, count=count: it == {session: count},  # type: ignore[misc]
                     within=LIVE,
                 )
-            took.append(until_recovered(agent, kill_worker(workspace)))
+            took.append(until_recovered(agent, lambda: kill_worker(workspace)))
             revival = agent.get("/api/workspaces/work")["workspace"]["revival"]
             assert abs(revival["at"] / 1000 - clock.now()) < 60, "its clock wasn't stepped"
         heard = eventually(

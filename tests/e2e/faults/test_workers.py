@@ -30,7 +30,7 @@ def test_a_worker_that_is_killed_again_and_again_loses_nothing(
             write(workspace, "busy", count, first=written)
             written += count
             time.sleep(chance.random() / 5)
-            took.append(until_recovered(agent, kill_worker(workspace)))
+            took.append(until_recovered(agent, lambda: kill_worker(workspace)))
         counts = eventually(
             lambda: agent.counts("work"), lambda it: it == {"busy": written}, within=LIVE
         )
@@ -63,7 +63,7 @@ def test_a_full_disk_in_a_workspace_hides_nothing_that_is_on_it(
     write(container, "s", 4)
     eventually(lambda: agent.counts("full"), lambda it: it == {"s": 4})
     shell(container, f"{BUSYBOX} dd if=/dev/zero of=$HOME/filler bs=64k 2>/dev/null || true")
-    took = until_recovered(agent, kill_worker(container), "full")
+    took = until_recovered(agent, lambda: kill_worker(container), "full")
     assert agent.counts("full") == {"s": 4}
     shell(container, f"{BUSYBOX} rm $HOME/filler")
     write(container, "s", 1, first=4)
