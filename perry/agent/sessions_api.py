@@ -21,6 +21,7 @@ from perry.agent.models import standing_session
 from perry.client.local_client import LocalClient
 from perry.errors import (
     ArchiveError,
+    ArchiveUnusable,
     SessionNotFound,
     WorkspaceNotFound,
     WorkspaceNotRunning,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from perry.agent.daemon import Daemon
     from perry.agent.models import Place, PlacedSession, StandingSession
-    from perry.archive.models import Kept
+    from perry.archive.models import Kept, Key
     from perry.client.session_client import SessionClient
 
 log = logging.getLogger(__name__)
@@ -227,8 +228,13 @@ class SessionsApi:
             return None
 
     def _delete(self, name: str, session_id: str, agent: str | None, *, for_good: bool) -> None:
-        """Delete a session where it is, and in the archive."""
-        kept = self._archived(name, session_id, agent)
+        """Delete a session where it is, and in the archive, which is to forget it by all means."""
+        kept, failure = None, None
+        try:
+            kept = self._daemon.intake.archive.find(name, session_id, agent)
+        except ArchiveError as error:
+            failure = error
+        key = self._listed(name, session_id, agent) if kept is None else kept.key
         try:
             client = self._daemon.client(name)
             if name != HOST and isinstance(client, LocalClient):
@@ -238,8 +244,19 @@ class SessionsApi:
         except (SessionNotFound, WorkspaceNotFound):
             if kept is None:
                 raise
-        if kept is not None:
-            self._daemon.intake.archive.delete(kept.key, for_good=for_good)
+        if failure is not None:
+            raise ArchiveUnusable(
+                f"It was deleted from {name}, but not from the archive: {failure.message}",
+                hint=failure.hint,
+            ) from failure
+        if key is not None:
+            self._daemon.intake.archive.delete(key, for_good=for_good)
+
+    def _listed(self, name: str, session_id: str, agent: str | None) -> Key | None:
+        """Find a session in the list by its id, and return its key."""
+        known = self._mirror.sessions(workspace=name, agent=agent, children=True)
+        found = (one for one in known if one.id == session_id)
+        return next(((name, one.agent_type, one.id) for one in found), None)
 
     def _restore(self, name: str, session_id: str, agent: str | None) -> None:
         """Restore a session where it was, and in the archive; at least in the one that can."""
@@ -255,17 +272,16 @@ class SessionsApi:
         """Tell whether the archive hid a session, which it shows again now."""
         try:
             archive = self._daemon.intake.archive
-            hidden = [
-                kept.key
-                for kept in archive.sessions(name, deleted=True)
-                if kept.session.id == session_id and agent in (None, kept.session.agent_type)
-            ]
-            for key in hidden:
-                archive.restore(key)
+            key = archive.hidden(name, session_id, agent)
+            if key is None:
+                return False
+            archive.restore(key)
+        except SessionNotFound:
+            return False  # it hasn't come in yet
         except ArchiveError as error:
             log.warning("the archive shows nothing again: %s", error.message)
             return False
-        return bool(hidden)
+        return True
 
 
 def _listing(page: Sequence[PlacedSession], total: int, places: Sequence[Place]) -> object:

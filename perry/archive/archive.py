@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import platformdirs
 
-from perry.archive.bounds import prune, purge, remove
+from perry.archive.bounds import prune, purge, put_together, remove
 from perry.archive.database import Database
 from perry.archive.models import Statistics
 from perry.archive.search import search
@@ -59,28 +59,32 @@ class Archive:
         self._database.close()
 
     def merge(self, pieces: Iterable[Piece]) -> list[Merged]:
-        """Take in pieces, all or none; says of each whether its session has to be read from 0.
-
-        It has to (`again`) where the piece doesn't go on from what is kept.
-        """
+        """Take in pieces, all or none; says of each what became of it."""
         with self._database.writing() as connection:
-            return [self._merge(connection, piece) for piece in pieces]
+            is_off = _fact(connection, "off") is not None
+            return ["off" if is_off else self._merge(connection, piece) for piece in pieces]
 
     def stale(self, workspace: str, sessions: Iterable[Session]) -> list[Session]:
         """Return those of a workspace's sessions that aren't kept as they are now."""
         left = {(one.agent_type, one.id): one for one in sessions}
-        deleted = "deleted_at IS NULL OR deleted_at < ?"
+        late = _now() - LATE * 1000
+        query = "SELECT agent, id, body, deleted_at FROM session WHERE workspace = ?"
         with self._database.reading() as connection:
             floor = _floor(connection)
-            rows = connection.execute(
-                f"SELECT agent, id, body, ({deleted}) FROM session WHERE workspace = ?",  # noqa: S608
-                (_now() - LATE * 1000, workspace),
-            )
-            for agent, name, body, is_there in rows:
+            for agent, name, body, deleted_at in connection.execute(query, (workspace,)):
                 one = left.get((agent, name))
-                if one is not None and (not is_there or body == msgspec.json.encode(one)):
+                if one is None:
+                    continue
+                is_kept = deleted_at is None and body == msgspec.json.encode(one)
+                if is_kept or (deleted_at is not None and deleted_at >= late):
                     del left[agent, name]
         return [one for one in left.values() if one.last_activity >= floor]
+
+    @property
+    def floor(self) -> int:
+        """Sessions last active before it (ms since the epoch) were pruned."""
+        with self._database.reading() as connection:
+            return _floor(connection)
 
     def held(self, key: Key) -> int:
         """Return how many messages of a session are kept."""
@@ -142,17 +146,47 @@ class Archive:
             return search(connection, query, filters, limit=limit, offset=offset)
 
     def delete(self, key: Key, *, for_good: bool = False) -> None:
-        """Hide a session and those it started; a while later, or `for_good`, they are gone."""
+        """Hide a session and those it started; a while later, or `for_good`, they are gone.
+
+        One that isn't kept counts as deleted as well, should it be told of late.
+        """
         with self._database.writing() as connection:
-            marked = self._mark(connection, key, _now())
-            for number in marked if for_good else ():
+            now = _now()
+            doomed = _family(connection, key, "deleted_at IS NULL")
+            for number, _ in doomed if for_good else ():
                 remove(connection, number)
+            for name in {key[2], *(name for _, name in doomed)}:
+                connection.execute(_TOMBSTONE, (*key[:2], name, now))
+        if for_good:
+            put_together(self._database)
+
+    def hidden(self, workspace: str, session_id: str, agent: str | None = None) -> Key | None:
+        """Find what was deleted last under an id, whether it was kept or not; or None."""
+        query = (
+            "SELECT agent FROM session WHERE workspace = ? AND id = ? AND agent = ifnull(?, agent)"
+            " AND deleted_at IS NOT NULL ORDER BY deleted_at DESC"
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query, (workspace, session_id, agent)).fetchone()
+        return None if row is None else (workspace, row[0], session_id)
 
     def restore(self, key: Key) -> None:
-        """Undo `delete`. Raises SessionNotFound where there is nothing to restore."""
+        """Undo `delete`. Raises SessionNotFound where nothing is kept; it may come in again, then.
+
+        What was deleted before it, of those that it started, stays deleted.
+        """
+        query = (
+            "SELECT deleted_at, messages FROM session WHERE workspace = ? AND agent = ? AND id = ?"
+            " AND deleted_at IS NOT NULL"
+        )
         with self._database.writing() as connection:
-            if not self._mark(connection, key, None):
-                raise _not_found(key)
+            row = connection.execute(query, key).fetchone()
+            for number, _ in _family(connection, key, "deleted_at = ?4", row[0]) if row else ():
+                shown = "UPDATE session SET deleted_at = NULL WHERE number = ?"
+                connection.execute(shown, (number,))
+            connection.execute("DELETE FROM session WHERE deleted_at IS NULL AND messages = 0")
+        if row is None or not row[1]:
+            raise _not_found(key)
 
     def prune(self, *, oldest: int | None = None, largest: int | None = None) -> int:
         """Remove what is beyond the bounds, and what was deleted long ago; returns how much.
@@ -162,6 +196,10 @@ class Archive:
         """
         removed = purge(self._database, _now() - RESTORABLE * 1000)
         return removed + prune(self._database, oldest=oldest, largest=largest)
+
+    def set_aside(self) -> Path | None:
+        """Close a broken archive and rename its file; None where another process has done so."""
+        return self._database.set_aside()
 
     @property
     def is_off(self) -> bool:
@@ -194,28 +232,40 @@ class Archive:
 
     @staticmethod
     def _merge(connection: sqlite3.Connection, piece: Piece) -> Merged:
-        shelf = Shelf.of(connection, piece.workspace, piece.session)
-        if shelf.deleted_at is not None and _now() - shelf.deleted_at < LATE * 1000:
-            return "taken"  # told of before it was deleted
+        key = (piece.workspace, piece.session.agent_type, piece.session.id)
+        shelf = Shelf.find(connection, key)
+        if shelf is not None and _now() - (shelf.deleted_at or 0) < LATE * 1000:
+            return "late"
+        if not piece.messages and not piece.goes_on:  # what was emptied stays as it was
+            return "again" if piece.start else "same"
+        if shelf is None or shelf.is_empty:
+            if piece.start:
+                return "again"
+            shelf = Shelf.make(connection, piece.workspace, piece.session)
         return shelf.merge(piece)
 
-    @staticmethod
-    def _mark(connection: sqlite3.Connection, key: Key, deleted_at: int | None) -> list[int]:
-        """Mark a session and its descendants; returns their numbers."""
-        workspace, agent, name = key
-        query = """
-            WITH RECURSIVE doomed (number, id) AS (
-                SELECT number, id FROM session WHERE workspace = ?1 AND agent = ?2 AND id = ?3
-                UNION SELECT child.number, child.id FROM session AS child, doomed
-                WHERE workspace = ?1 AND agent = ?2 AND parent = doomed.id
-            ) SELECT number FROM doomed
-        """
-        numbers = [number for [number] in connection.execute(query, (workspace, agent, name))]
-        for number in numbers:
-            connection.execute(
-                "UPDATE session SET deleted_at = ? WHERE number = ?", (deleted_at, number)
-            )
-        return numbers
+
+_TOMBSTONE = """
+    INSERT INTO session (workspace, agent, id, deleted_at, directory, last_activity, shown)
+    VALUES (?, ?, ?, ?, '', 0, '')
+    ON CONFLICT (workspace, agent, id) DO UPDATE SET deleted_at = excluded.deleted_at
+"""
+"""Marks a session as deleted, whether it is kept or not."""
+
+
+def _family(
+    connection: sqlite3.Connection, key: Key, which: str, *more: int
+) -> list[tuple[int, str]]:
+    """Return the numbers and ids of a session and of its descendants, where `which` holds."""
+    query = f"""
+        WITH RECURSIVE family (number, id) AS (
+            SELECT number, id FROM session
+            WHERE workspace = ?1 AND agent = ?2 AND id = ?3 AND {which}
+            UNION SELECT child.number, child.id FROM session AS child, family
+            WHERE workspace = ?1 AND agent = ?2 AND parent = family.id AND {which}
+        ) SELECT number, id FROM family
+    """  # noqa: S608 - constants
+    return connection.execute(query, (*key, *more)).fetchall()
 
 
 def _fact(connection: sqlite3.Connection, name: str) -> str | None:

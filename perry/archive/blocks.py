@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from perry.archive.terms import spaced, text_of
+from perry.errors import ArchiveBroken
 from perry.sessions.models import Message
 
 if TYPE_CHECKING:
@@ -48,8 +49,14 @@ def pack(messages: Sequence[Message]) -> tuple[int, bytes]:
 
 
 def unpack(block: bytes) -> tuple[Message, ...]:
-    """Undo `pack`."""
-    return _decode(zlib.decompress(block))
+    """Undo `pack`. Raises ArchiveBroken, as SQLite doesn't notice a bit that has fallen over."""
+    try:
+        return _decode(zlib.decompress(block))
+    except (zlib.error, msgspec.DecodeError) as error:
+        raise ArchiveBroken(
+            f"Messages in the archive are damaged: {error}",
+            hint="perry archive path names its file, which lies on a disk that fails.",
+        ) from error
 
 
 def cut(messages: Sequence[Message]) -> list[Sequence[Message]]:

@@ -6,6 +6,7 @@ sessions as old are not taken in again. This module must not know what the bound
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from perry.archive.shelf import Shelf
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 
     from perry.archive.database import Database
 
+MERGED = 2000  # pages of the index of words that are put together at a time
+
 
 def remove(connection: sqlite3.Connection, number: int) -> None:
     """Remove one session with all that it is found by."""
     shelf = Shelf.numbered(connection, number)
+    if shelf is None:
+        return  # another process was quicker
     shelf.cut_from(0)
     shelf.drop_title()
     connection.execute("DELETE FROM session WHERE number = ?", (number,))
@@ -33,7 +38,7 @@ def purge(database: Database, before: int) -> int:
         with database.writing() as connection:
             remove(connection, number)
     if numbers:
-        _put_together(database)
+        put_together(database)
     return len(numbers)
 
 
@@ -67,16 +72,20 @@ _OLDEST = """
 def _remove_all(database: Database, query: str, bound: float) -> int:
     with database.reading() as connection:
         doomed = connection.execute(query, (bound,)).fetchall()
+    still = "SELECT 1 FROM session WHERE number = ? AND last_activity = ?"
     for number, last_activity in doomed:
         with database.writing() as connection:
+            if not connection.execute(still, (number, last_activity)).fetchone():
+                continue  # it was removed, or said something, meanwhile
             remove(connection, number)
+            floor = min(last_activity, int(time.time() * 1000)) + 1  # a clock may be ahead
             connection.execute(
                 "INSERT INTO fact VALUES ('floor', ?1) ON CONFLICT (name) DO UPDATE"
                 " SET value = max(CAST(value AS INTEGER), ?1)",
-                (last_activity + 1,),
+                (floor,),
             )
     if doomed:
-        _put_together(database)
+        put_together(database)
     return len(doomed)
 
 
@@ -90,8 +99,17 @@ def _size(database: Database) -> int:
     return int((pages - free) * size)
 
 
-def _put_together(database: Database) -> None:
-    """Have the index of words forget for good what was removed, and give the disk what is free."""
-    with database.writing() as connection:
-        connection.execute("INSERT INTO word (word) VALUES ('optimize')")
+def put_together(database: Database) -> None:
+    """Have the index of words forget for good what was removed, and give the disk what is free.
+
+    Step by step, so that nobody who writes waits for long.
+    """
+    pages = -MERGED  # a negative number begins to put all of it together
+    while True:
+        with database.writing() as connection:
+            before = connection.total_changes
+            connection.execute("INSERT INTO word (word, rank) VALUES ('merge', ?)", (pages,))
+            if connection.total_changes - before < 2:  # noqa: PLR2004 - as FTS5 says it: all is done
+                break
+        pages = MERGED
     database.give_back()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BUSY = 10.0  # s that another process's change is waited for
 CACHE = 4096  # KiB of pages that a connection keeps
+MOST_IDLE = 4  # connections that are kept for the next readers
 
 MIGRATIONS: Sequence[str] = (
     """
@@ -84,6 +85,7 @@ class Database:
                     f"The archive can't be kept at {path}: {error.strerror}",
                     hint="See that the directory can be written.",
                 ) from error
+            self._inode = path.stat().st_ino
             self._writer = self._connect()
             try:
                 self._migrate()
@@ -99,6 +101,14 @@ class Database:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+    def set_aside(self) -> Path | None:
+        """Close the file and rename it, so that a new one can be begun; returns its new name.
+
+        None where another process has done so: what lies there now is not this file.
+        """
+        self.close()
+        return set_aside(self.path, self._inode)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -131,7 +141,11 @@ class Database:
                 raise
             connection.rollback()
         with self._lock:
-            self._idle.append(connection)
+            keep = len(self._idle) < MOST_IDLE
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            connection.close()
 
     def give_back(self) -> None:
         """Give the disk what deletions have freed, and fold the log into the file."""
@@ -189,9 +203,11 @@ class Database:
             ) from error
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a broken file, so that a new one can be begun; returns where it lies now."""
-    aside = path.with_name(f"{path.name}.broken-{int(time.time())}")
+def set_aside(path: Path, inode: int | None = None) -> Path | None:
+    """Rename a broken file to a name of its own, if it still is the one with this inode."""
+    aside = path.with_name(f"{path.name}.broken-{time.time_ns()}")
+    if inode is not None and (not path.exists() or path.stat().st_ino != inode):
+        return None
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))

@@ -14,7 +14,10 @@ from perry.sessions.models import Hit, HitType, Message, Session
 Key = tuple[str, str, str]
 """A session's workspace (or `host`), coding agent and id: two workspaces may share an id."""
 
-Merged = Literal["taken", "again"]
+Merged = Literal["same", "taken", "again", "late", "off"]
+"""What became of a piece: it was kept already, or is now; the session has to be read from further
+back; the session was deleted just now; nothing is taken in.
+"""
 
 
 class Piece(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """Finding messages in the archive by their words.
 
-Matches are taken newest first, in rounds of a hundred; in a round, the best come first. So the
+Matches are taken in rounds of a hundred, those first that came in last; in a round, the best come first. So the
 first page costs the same whether a hundred messages match or a million, and what is found for a
 rare word is ranked as a whole. A match is the better the oftener its message has the words, the
 shorter it is (as BM25 counts both), and the nearer it is to what a person said. This module must
@@ -58,6 +58,8 @@ WEIGHTS: dict[HitType, float] = {
 SATURATION, SHORTNESS, USUAL = 1.2, 0.75, 800
 """BM25's k1 and b, with their usual values, and the usual length of a message in characters."""
 
+LONGEST = 200_000  # characters of a message that are looked at
+
 MOST_COUNTED = 20  # occurrences of a term: more say nothing more
 
 
@@ -86,10 +88,8 @@ def search(
     if not query.terms:
         return Found((), ())
     finder = Finder(query)
-    rounds = (
-        _ranked(matches, finder)
-        for matches in _rounds(connection, _match(connection, query, filters))
-    )
+    found = _rounds(connection, _match(connection, query, filters), filters.since)
+    rounds = (_ranked(matches, finder) for matches in found)
     fitting = (match for match in itertools.chain.from_iterable(rounds) if _fits(match, filters))
     matches = list(itertools.islice(fitting, offset, offset + limit))
     sessions = {match.kept.key: match.kept for match in matches}
@@ -125,31 +125,48 @@ def _directories(connection: sqlite3.Connection, directory: str) -> list[str]:
     return [name for [name] in found] or [top]
 
 
-def _rounds(connection: sqlite3.Connection, match: str) -> Iterator[list[_Match]]:
+def _rounds(
+    connection: sqlite3.Connection, match: str, since: int | None
+) -> Iterator[list[_Match]]:
     """Give the messages that match, newest first, as many at a time as are ranked together."""
     rows = connection.execute(
         "SELECT rowid FROM word WHERE word MATCH ? ORDER BY rowid DESC", (match,)
     )
     while found := rows.fetchmany(ROUND):
-        yield _messages(connection, [row for [row] in found])
+        yield _messages(connection, [row for [row] in found], since or 0)
 
 
-def _messages(connection: sqlite3.Connection, rows: list[int]) -> list[_Match]:
+def _messages(connection: sqlite3.Connection, rows: list[int], since: int) -> list[_Match]:
+    """Read the messages of rows of words, leaving out sessions that were over before `since`."""
     numbers = list(dict.fromkeys(row // SLOTS for row in rows))
     holes = ", ".join("?" * len(numbers))
-    query = f"SELECT number, session, start, body FROM block WHERE number IN ({holes})"  # noqa: S608
-    blocks = {
-        number: (session, start, unpack(body))
-        for number, session, start, body in connection.execute(query, numbers)
-    }
-    sessions = sessions_of(connection, list({session for session, _, _ in blocks.values()}))
-    matches = []
+    query = f"SELECT number, session, start FROM block WHERE number IN ({holes})"  # noqa: S608
+    blocks = {number: where for number, *where in connection.execute(query, numbers)}
+    sessions = sessions_of(connection, list({session for session, _ in blocks.values()}))
+    matches: list[_Match] = []
+    unpacked: tuple[int, tuple[Message, ...]] = (0, ())
     for row in rows:
         number, slot = divmod(row, SLOTS)
-        session, start, messages = blocks[number]
-        if session in sessions:
-            matches.append(_Match(sessions[session], messages[slot], start + slot))
+        session, start = blocks[number]
+        kept = sessions.get(session)
+        if kept is None or kept.session.last_activity < since:
+            continue
+        if unpacked[0] != number:  # the rows of one block follow each other
+            unpacked = (number, _block(connection, number))
+        matches.append(_Match(kept, _shortened(unpacked[1][slot]), start + slot))
     return matches
+
+
+def _block(connection: sqlite3.Connection, number: int) -> tuple[Message, ...]:
+    [body] = connection.execute("SELECT body FROM block WHERE number = ?", (number,)).fetchone()
+    return unpack(body)
+
+
+def _shortened(message: Message) -> Message:
+    """Keep of a message what is ranked and shown of it: some are as large as a book."""
+    if len(message.content) <= LONGEST:
+        return message
+    return msgspec.structs.replace(message, content=message.content[:LONGEST])
 
 
 def _fits(match: _Match, filters: Filters) -> bool:

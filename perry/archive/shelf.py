@@ -6,7 +6,7 @@ Its rows are changed inside the caller's transaction. This module must not know 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
 
-    from perry.archive.models import Merged, Piece
+    from perry.archive.models import Key, Merged, Piece
 
 _ROW = """
-    SELECT number, directory, messages, content, shown, deleted_at FROM session
-    WHERE workspace = ? AND agent = ? AND id = ?
+    SELECT number, workspace, agent, directory, messages, content, deleted_at FROM session
 """
 _LAST_BLOCKS = """
     SELECT number, start, size, body FROM block
@@ -31,6 +30,12 @@ _LAST_BLOCKS = """
 """
 _FORGET = "INSERT INTO word (word, rowid, text, mark) VALUES ('delete', ?, ?, ?)"
 _INDEX = "INSERT INTO word (rowid, text, mark) VALUES (?, ?, ?)"
+
+
+RECENT = 64
+"""Blocks from the newest on that may still be filled: what lies further back is found later."""
+
+LAST_MOMENT = 2**53  # ms since the epoch; a workspace may say anything
 
 
 class Shelf:
@@ -43,7 +48,6 @@ class Shelf:
         home: Home,
         messages: int,
         content: int,
-        title: Message | None,
         deleted_at: int | None,
     ) -> None:
         self._connection = connection
@@ -51,42 +55,44 @@ class Shelf:
         self._home = home
         self._messages = messages
         self._content = content
-        self._title = title
         self.deleted_at = deleted_at
 
     @classmethod
-    def of(cls, connection: sqlite3.Connection, workspace: str, session: Session) -> Shelf:
-        """Find a session's shelf, or make one."""
-        key = (workspace, session.agent_type, session.id)
-        row = connection.execute(_ROW, key).fetchone()
-        if row is None:
-            made = connection.execute(
-                "INSERT INTO session (workspace, agent, id, directory, last_activity, shown)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (*key, session.directory, session.last_activity, msgspec.json.encode(session)),
-            )
-            number = made.lastrowid
-            assert number is not None  # noqa: S101 - there was an insertion
-            home = Home(workspace, session.agent_type, session.directory)
-            return cls(connection, number, home, 0, 0, None, None)
-        number, directory, messages, content, shown, deleted_at = row
-        home = Home(workspace, session.agent_type, directory)
-        title = _title(msgspec.json.decode(shown, type=Session)) if messages else None
-        return cls(connection, number, home, messages, content, title, deleted_at)
+    def find(cls, connection: sqlite3.Connection, key: Key) -> Shelf | None:
+        """Find a session's shelf, None where it has none."""
+        query = f"{_ROW} WHERE workspace = ? AND agent = ? AND id = ?"
+        return cls._of(connection, connection.execute(query, key).fetchone())
 
     @classmethod
-    def numbered(cls, connection: sqlite3.Connection, number: int) -> Shelf:
-        """Find the shelf of a session that there is."""
-        query = (
-            "SELECT workspace, agent, directory, messages, content, shown, deleted_at"
-            " FROM session WHERE number = ?"
+    def numbered(cls, connection: sqlite3.Connection, number: int) -> Shelf | None:
+        """Find the shelf of a number, None where it was removed."""
+        query = f"{_ROW} WHERE number = ?"
+        return cls._of(connection, connection.execute(query, (number,)).fetchone())
+
+    @classmethod
+    def make(cls, connection: sqlite3.Connection, workspace: str, session: Session) -> Shelf:
+        """Make a shelf for a session that has none, or an empty one."""
+        made = connection.execute(
+            "INSERT OR REPLACE INTO session (workspace, agent, id, directory, last_activity, shown)"
+            " VALUES (?, ?, ?, ?, 0, '')",
+            (workspace, session.agent_type, session.id, session.directory),
         )
-        workspace, agent, directory, messages, content, shown, deleted_at = connection.execute(
-            query, (number,)
-        ).fetchone()
-        title = _title(msgspec.json.decode(shown, type=Session)) if messages else None
+        assert made.lastrowid is not None  # noqa: S101 - there was an insertion
+        home = Home(workspace, session.agent_type, session.directory)
+        return cls(connection, made.lastrowid, home, 0, 0, None)
+
+    @classmethod
+    def _of(cls, connection: sqlite3.Connection, row: Any) -> Shelf | None:  # noqa: ANN401 - a row
+        if row is None:
+            return None
+        number, workspace, agent, directory, messages, content, deleted_at = row
         home = Home(workspace, agent, directory)
-        return cls(connection, number, home, messages, content, title, deleted_at)
+        return cls(connection, number, home, messages, content, deleted_at)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept, but that it was deleted."""
+        return not self._messages
 
     def merge(self, piece: Piece) -> Merged:
         """Bring what is kept in line with a piece of the session as it is now."""
@@ -94,19 +100,19 @@ class Shelf:
         if start > self._messages:
             return "again"
         kept = read(self._connection, self._number, start, min(end, self._messages))
-        same = sum(
-            1 for _ in itertools.takewhile(_are_alike, zip(kept, piece.messages, strict=False))
-        )
+        pairs = zip(kept, piece.messages, strict=False)
+        same = sum(1 for _ in itertools.takewhile(_are_alike, pairs))
         if same < len(kept):
             if not same and start and not piece.goes_on:
                 return "again"  # what comes before may have changed as well
             self.cut_from(start + same)
+        merged: Merged = "same" if same == len(piece.messages) else "taken"
         if self._messages < end:
             self._append(piece.messages[self._messages - start :])
         elif piece.is_last and self._messages > end:
             self.cut_from(end)
         self._show(piece.session, is_whole=piece.is_last)
-        return "taken"
+        return merged
 
     def cut_from(self, position: int) -> None:
         """Forget the messages from a position on, a few at a time: there may be a million."""
@@ -124,19 +130,24 @@ class Shelf:
 
     def drop_title(self) -> None:
         """Forget the title."""
-        if self._title is not None:
-            [number] = self._connection.execute(
-                "SELECT number FROM block WHERE session = ? AND start = ?", (self._number, TITLE)
-            ).fetchone()
-            self._forget(number, (self._title,), 0, is_title=True)
+        if (found := self._titled()) is not None:
+            number, size, title = found
+            self._forget(number, (title,), 0, is_title=True)
+            self._content -= size
             self._connection.execute("DELETE FROM block WHERE number = ?", (number,))
-            self._title = None
+
+    def _titled(self) -> tuple[int, int, Message] | None:
+        """Return the number of the title's block, its size and the title; None without one."""
+        query = "SELECT number, size, body FROM block WHERE session = ? AND start = ?"
+        row = self._connection.execute(query, (self._number, TITLE)).fetchone()
+        return None if row is None else (row[0], row[1], unpack(row[2])[0])
 
     def _append(self, fresh: Sequence[Message]) -> None:
         last = self._connection.execute(
             "SELECT number, size, body FROM block WHERE session = ? AND start >= 0"
-            " AND count < ? AND size < ? AND start + count = ?",
-            (self._number, SLOTS, LARGEST, self._messages),
+            " AND count < ? AND size < ? AND start + count = ?"
+            " AND number > (SELECT max(number) FROM block) - ?",
+            (self._number, SLOTS, LARGEST, self._messages, RECENT),
         ).fetchone()
         if last is not None:
             number, size, body = last
@@ -189,18 +200,17 @@ class Shelf:
             )
 
     def _show(self, session: Session, *, is_whole: bool) -> None:
-        title = _title(session)
-        if title != self._title:
+        title, found = _title(session), self._titled()
+        if title != (found and found[2]):
             self.drop_title()
             if title is not None:
                 self._index(self._add(TITLE, (title,)), (title,), 0, is_title=True)
-                self._title = title
         shown = msgspec.json.encode(session)
         self._connection.execute(
             "UPDATE session SET last_activity = ?, parent = ?, messages = ?, content = ?,"
             " deleted_at = NULL, body = ?, shown = ? WHERE number = ?",
             (
-                session.last_activity,
+                min(session.last_activity, LAST_MOMENT),
                 session.parent_id,
                 self._messages,
                 self._content,

@@ -82,7 +82,8 @@ def parse(text: str) -> Query:
     nor digits is left out; a query may be left without terms, and then finds nothing.
     """
     terms = []
-    for quoted, star, word in _ASKED.findall(unicodedata.normalize("NFC", text).lower()):
+    lowered = "".join(map(_lower, unicodedata.normalize("NFC", text)))
+    for quoted, star, word in _ASKED.findall(lowered):
         tokens = tuple(_TOKEN.findall(quoted or word))
         if tokens:
             terms.append(Term(tokens, is_prefix=bool(star) or word.endswith("*")))
@@ -171,12 +172,18 @@ def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
+def _lower(character: str) -> str:
+    """Forget case alone; what has no lower case of one character is folded."""
+    lowered = character.lower()
+    return lowered if len(lowered) == 1 else fold(character)
+
+
 class _Folded(dict[int, int]):
     """What each character is folded to, found out when it is met first."""
 
     def __missing__(self, code: int) -> int:
         character = chr(code)
-        base = unicodedata.normalize("NFD", character)[0].lower()
+        base = unicodedata.normalize("NFD", character)[0].lower().replace("\u03c2", "\u03c3")
         # Hangul falls apart into its letters; whatever becomes several characters stays as it is.
         folded = code if len(base) != 1 or _EACH.match(character) else ord(base)
         self[code] = folded

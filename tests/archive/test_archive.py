@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +83,7 @@ def taken_in(archive: Archive, now: list[Message], start: int, step: int) -> boo
     """Take in a session from `start` on, or where that is needed from 0; tells if it was."""
     begun = start
     goes_on = False
-    for _ in range(2 * len(now) + 2):
+    for _ in range(4 * len(now) + 8):
         stop = min(len(now), start + step)
         part = tuple(now[start:stop])
         piece = Piece("demo", session("s", len(now)), start, part, stop == len(now), goes_on)
@@ -186,7 +185,7 @@ def test_what_was_deleted_is_neither_listed_nor_found_until_it_is_restored(
         archive.session(key)
     with pytest.raises(SessionNotFound):
         archive.messages(key, limit=1)
-    archive.merge([whole([said("apple")])])  # told of before it was deleted
+    assert archive.merge([whole([said("apple")])]) == ["late"]  # told of before it was deleted
     assert archive.sessions() == []
     archive.restore(key)
     assert {kept.session.id for kept in archive.sessions()} == {"s", "child"}
@@ -198,6 +197,117 @@ def test_what_is_deleted_for_good_is_gone_at_once_with_its_children(archive: Arc
     archive.delete(("demo", "claude", "s"), for_good=True)
     assert (archive.sessions(), archive.sessions(deleted=True)) == ([], [])
     index_is_sound(archive)
+
+
+def test_a_session_emptied_in_its_place_stays_and_goes_on_when_it_is_written_again(
+    archive: Archive,
+) -> None:
+    archive.merge([whole([said("apple"), said("pear")], title="Fruit", first_prompt="apple")])
+    emptied = Piece("demo", session("s", 2), 0, (), is_last=True)
+    assert archive.merge([emptied]) == ["same"]
+    assert archive.merge([msgspec.structs.replace(emptied, start=1)]) == ["again"]
+    assert everything(archive) == [said("apple"), said("pear")]
+    archive.merge([whole([said("plum")], title="Fruit", first_prompt="plum")])
+    assert everything(archive) == [said("plum")]
+    index_is_sound(archive)
+
+
+def test_what_is_told_late_of_a_session_deleted_for_good_does_not_come_back(
+    archive: Archive,
+) -> None:
+    archive.merge([whole([said("apple")])])
+    for name in ("s", "never-taken-in"):
+        archive.delete(("demo", "claude", name), for_good=True)
+        late = [whole([said("apple")], name), Piece("demo", session(name), 5, (said("b"),), False)]
+        assert archive.merge(late) == ["late", "late"]
+    unknown = Piece("demo", session("unknown"), 5, (said("secret"),), is_last=False)
+    assert archive.merge([unknown]) == ["again"]
+    assert (archive.sessions(), archive.sessions(deleted=True)) == ([], [])
+    with archive._database.reading() as connection:
+        rows = connection.execute("SELECT id, shown, messages FROM session").fetchall()
+    assert sorted(rows) == [("never-taken-in", "", 0), ("s", "", 0)]
+
+
+def test_of_what_is_deleted_for_good_no_word_is_left_in_the_file(archive: Archive) -> None:
+    archive.merge([whole([said("hello")], "other")])
+    archive.merge([whole([said("hush zyzzyva")], title="zyzzyva")])
+    archive.delete(("demo", "claude", "s"), for_good=True)
+    files = archive.path.parent.glob("archive.sqlite*")
+    assert b"zyzzyva" not in b"".join(file.read_bytes() for file in files)
+    assert len(find(archive, "hello").hits) == 1
+
+
+def test_what_was_put_back_a_while_after_its_deletion_is_due_again(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = session("s", 1)
+    archive.merge([Piece("demo", one, 0, (said("apple"),), is_last=True)])
+    archive.delete(("demo", "claude", "s"))
+    assert archive.stale("demo", [one]) == []
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert archive.stale("demo", [one]) == [one]
+    archive.merge([Piece("demo", one, 0, (said("apple"),), is_last=True)])
+    assert [kept.session for kept in archive.sessions()] == [one]
+
+
+def test_a_child_deleted_before_its_parent_stays_deleted_when_that_is_restored(
+    archive: Archive,
+) -> None:
+    archive.merge([whole([said("a")]), whole([said("b")], "child", parent_id="s")])
+    archive.delete(("demo", "claude", "child"))
+    time.sleep(0.002)  # the moments of both deletions are told apart in milliseconds
+    archive.delete(("demo", "claude", "s"))
+    archive.restore(("demo", "claude", "s"))
+    assert [kept.session.id for kept in archive.sessions()] == ["s"]
+    with pytest.raises(SessionNotFound):
+        archive.restore(("demo", "claude", "s"))
+
+
+def test_what_was_not_kept_yet_when_it_was_deleted_comes_in_once_it_is_restored(
+    archive: Archive,
+) -> None:
+    key = ("demo", "claude", "s")
+    archive.delete(key)
+    assert archive.merge([whole([said("apple")])]) == ["late"]
+    assert archive.hidden("demo", "s") == key
+    with pytest.raises(SessionNotFound):
+        archive.restore(key)
+    assert archive.hidden("demo", "s") is None
+    assert archive.merge([whole([said("apple")])]) == ["taken"]
+
+
+def test_a_clock_that_is_ahead_makes_no_floor_above_now(archive: Archive) -> None:
+    archive.merge([whole([said("a")], last_activity=2**62)])
+    assert archive.prune(oldest=2**60) == 1
+    now = session("now", 1, last_activity=int(time.time() * 1000) + 1000)
+    assert archive.stale("demo", [now]) == [now]
+
+
+def test_a_damaged_block_is_said_to_be_one(archive: Archive) -> None:
+    archive.merge([whole([said("apple")])])
+    with archive._database.writing() as connection:
+        connection.execute("UPDATE block SET body = x'00112233' WHERE start >= 0")
+    with pytest.raises(ArchiveBroken, match="are damaged"):
+        everything(archive)
+
+
+def test_set_aside_at_the_same_moment_by_two_no_archive_is_lost(archive: Archive) -> None:
+    archive.merge([whole([said("old")])])
+    other = Archive(archive.path)
+    aside = archive.set_aside()
+    new = Archive(archive.path)
+    new.merge([whole([said("new")])])
+    assert other.set_aside() is None
+    assert aside is not None
+    assert everything(Archive(aside)) == [said("old")]
+    assert everything(new) == [said("new")]
+
+
+def test_turned_off_in_between_nothing_is_taken_in(archive: Archive) -> None:
+    archive.turn(on=False)
+    assert archive.merge([whole([said("one")])]) == ["off"]
+    assert archive.sessions() == []
 
 
 def test_what_was_deleted_long_ago_is_gone_for_good(
@@ -264,6 +374,7 @@ def test_a_damaged_file_is_said_to_be_and_can_be_set_aside(tmp_path: Path, damag
     with pytest.raises(ArchiveBroken, match="damaged"):
         everything(Archive(path))
     aside = set_aside(path)
+    assert aside is not None
     assert aside.exists()
     assert Archive(path).sessions() == []
 
@@ -418,4 +529,3 @@ def test_a_kept_session_is_as_it_was_seen_last(archive: Archive) -> None:
     one = session("s", 2, git_branch="main", model="opus", parent_id=None, input_tokens=5)
     archive.merge([Piece("demo", one, 0, (said("a"), said("b")), is_last=True)])
     assert archive.session(("demo", "claude", "s")) == Kept("demo", one)
-    shutil.copy(archive.path, archive.path.with_suffix(".copy"))

@@ -41,6 +41,8 @@ def archive(tmp_path: Path) -> Archive:
         ("ใช้งานฐานข้อมูล", "ฐาน"),
         ("mixed 中文 and words", "中文 words"),
         ("the API中文", "api"),
+        ("İstanbul'da", "İstanbul"),
+        ("ὁ λόγος", "ΛΌΓΟΣ"),
         ("error: 42", "42"),
         ('it\'s "quoted" AND NOT (odd)', "AND"),
         ('it\'s "quoted" AND NOT (odd)', "not odd"),
@@ -169,6 +171,16 @@ def test_pages_follow_each_other_without_a_gap_or_a_repetition(archive: Archive)
     ]
     assert sorted(seen) == list(range(257))
     assert min(seen[:100]) == 157  # the newest hundred before the rest
+
+
+def test_what_is_said_in_an_old_session_now_is_found_before_what_came_in_between(
+    archive: Archive,
+) -> None:
+    archive.merge([whole([said("apple old")], "old")])
+    for number in range(150):
+        archive.merge([whole([said(f"apple {number}")], f"s{number}")])
+    archive.merge([whole([said("apple old"), said("apple now")], "old")])
+    assert ("old", 1) in {(hit.session_id, hit.position) for hit in find(archive, "apple").hits}
 
 
 def test_each_session_of_a_page_is_given_once(archive: Archive) -> None:

@@ -104,6 +104,7 @@ def test_a_damaged_file_that_was_set_aside_is_named(
 ) -> None:
     archive.close()
     aside = set_aside(path_in(tmp_path))
+    assert aside is not None
     told = json.loads(perry("archive", "status", "--json").stdout)
     assert told["setAside"] == [aside.name]
     assert f"set aside  {aside.name}: damaged" in perry("archive", "status").stdout
