@@ -28,14 +28,23 @@ class _Detector(NamedTuple):
 
     `near` are expressions, each with a literal beginning, for which a text is looked through many
     times faster. With `is_inside` the group in the detector's pattern is the secret, else all that
-    fits is.
+    fits is. `instead` stands for the library's pattern where that takes time beyond all bounds.
     """
 
     module: str
     name: str
     near: tuple[str, ...]
     is_inside: bool = False
+    instead: str = ""
 
+
+_TOKEN = r"[A-Za-z0-9_-]"  # noqa: S105  # of what tokens are made
+_PART = rf"{_TOKEN}+={{0,2}}"
+
+# From where a run of signs begins, and only if all of it is there: each run is looked at once.
+_JWT = rf"(?<!{_TOKEN})(?={_PART}\.{_TOKEN}){_TOKEN}*?(eyJ{_PART}\.{_PART}(?:\.{_TOKEN}+)?)"
+# From the last beginning before what is inside of all of them.
+_OPENAI = rf"sk-(?:(?!sk-){_TOKEN})*[A-Za-z0-9]{{20}}T3BlbkFJ[A-Za-z0-9]{{20}}{_TOKEN}*"
 
 DETECTORS = (
     _Detector("aws", "AWSKeyDetector", ("A(?:KIA|SIA|BIA|CCA|3T)", "aws", "AWS"), is_inside=True),
@@ -48,9 +57,9 @@ DETECTORS = (
         "GitLabTokenDetector",
         ("gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas)-", "GR1348941"),
     ),
-    _Detector("jwt", "JwtTokenDetector", ("eyJ",)),
+    _Detector("jwt", "JwtTokenDetector", ("eyJ",), is_inside=True, instead=_JWT),
     _Detector("mailchimp", "MailchimpDetector", (r"-us\d",)),
-    _Detector("openai", "OpenAIDetector", ("T3BlbkFJ",)),
+    _Detector("openai", "OpenAIDetector", ("T3BlbkFJ",), instead=_OPENAI),
     _Detector("pypi_token", "PypiTokenDetector", ("pypi-Ag",)),
     _Detector("sendgrid", "SendGridDetector", (r"SG\.",)),
     _Detector("slack", "SlackDetector", ("xox[a-z]-", r"hooks\.slack")),
@@ -62,7 +71,6 @@ DETECTORS = (
 """What is taken of the library. The texts of Discord, Telegram and Twilio are their own names: what
 only looks like one of their tokens is left alone where nobody speaks of them."""
 
-_TOKEN = r"[A-Za-z0-9_-]"  # noqa: S105  # of what tokens are made
 _BEGIN = r"-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
 _END = _BEGIN.replace("BEGIN", "END")
 _KEY_LINES = r"(?:(?:\s|\\n|\\r)+(?:\d+\W+)?[A-Za-z0-9+/]{24,}={0,2})+"
@@ -74,7 +82,11 @@ OWN = (
         rf"{_BEGIN}(?:(?:(?!{_BEGIN}).){{32,32768}}?{_END}|{_KEY_LINES})",
         "PRIVATE KEY",
     ),
-    ("Private Key", r"PuTTY-User-Key-File-\d.{32,32768}?Private-MAC: ?\w+", "PuTTY-User-Key"),
+    (
+        "Private Key",
+        r"PuTTY-User-Key-File-\d(?:(?!PuTTY-User-Key).){32,32768}?Private-MAC: ?\w+",
+        "PuTTY-User-Key",
+    ),
     ("Anthropic Token", rf"sk-ant-[a-z0-9]{{2,12}}-{_TOKEN}{{20,}}", "sk-ant-"),
     ("OpenAI Token", rf"sk-(?:proj|svcacct|admin)-{_TOKEN}{{20,}}", "sk-(?:proj|svcacct|admin)-"),
     ("GitHub Token", r"github_pat_\w{22,}", "github_pat_"),
@@ -87,6 +99,11 @@ OWN = (
 
 _PLACEHOLDER = re.compile(r"[<{$%*].*|(?i:x+|password|pass(?:wd)?|pw|secret|token)")
 """What stands where a password would be in an example; only where any text could be one."""
+
+_PASSES = 8
+"""Times that a text is gone through: hardly any needs three; what is made to need more is slow."""
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class Redactor:
@@ -116,12 +133,13 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Put `[redacted: kind]` in place of each secret in a text."""
-        before = None
-        while text != before:  # what was blotted out may have hidden the end of another
+        for _ in range(_PASSES):  # what was blotted out may have hidden the end of another
             before = text
             for rule in self._rules:
                 if rule.is_near(text):
                     text = rule.blot(text)
+            if text == before:
+                break
         return text
 
     def _is_near(self, text: str) -> bool:
@@ -140,7 +158,11 @@ class Redactor:
         except (ValueError, RecursionError):
             return self.text(text)
         blotted = self._value(value)
-        return text if blotted == value else json.dumps(blotted, ensure_ascii=False)
+        if blotted == value:
+            return text
+        # Half of a character can be in JSON only as an escape: it has no bytes of its own.
+        told = json.dumps(blotted, ensure_ascii=False)
+        return _SURROGATE.sub(lambda half: json.dumps(half.group())[1:-1], told)
 
     def _value(self, value: Any) -> Any:  # noqa: ANN401  # as JSON has it
         if isinstance(value, str):
@@ -199,7 +221,7 @@ def _of_library() -> Iterator[_Rule]:
         detector = getattr(module, one.name)
         yield _Rule(
             detector.secret_type,
-            tuple(map(_greedy, detector.denylist)),
+            (re.compile(one.instead),) if one.instead else tuple(map(_greedy, detector.denylist)),
             tuple(map(re.compile, one.near)),
             one.is_inside,
             getattr(detector, "is_formally_valid", None),

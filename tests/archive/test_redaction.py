@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -113,6 +114,49 @@ def test_what_a_tool_was_given_stays_json() -> None:
     assert redactor()(plain) is plain
     broken = redactor()(said("x", tool_input='{"a": "ghp_' + "a1B2" * 9))
     assert broken.tool_input == '{"a": "[redacted: GitHub Token]'
+
+
+def test_half_a_character_beside_a_secret_stays_an_escape() -> None:
+    given = json.dumps({"a": "\ud83d ghp_" + "a1B2" * 9, "b": "ü"})
+    blotted = redactor()(said("x", tool_input=given)).tool_input or ""
+    assert blotted.encode().decode() == '{"a": "\\ud83d [redacted: GitHub Token]", "b": "ü"}'
+
+
+@pytest.mark.parametrize("before", ["\\n", "%20", "token_", "abc.", "eyJ.", "a.b-"])
+def test_a_token_is_found_whatever_stands_before_it(before: str) -> None:
+    assert redactor().text(f"{before}{JWT}.") == f"{before}[redacted: JSON Web Token]."
+    key = "sk-mine-" + "a1" * 10 + "T3BlbkFJ" + "b2" * 10
+    assert redactor().text(f"{before}{key}-c") == f"{before}[redacted: OpenAI Token]"
+
+
+BEGINNINGS = (
+    "A3T", "AKIA", "aws_secret_access_key", "aws key = '", "AccountKey=", "://", "://a:", "iscord ",
+    "M" * 24 + ".", "ghp_", "glpat-", "glagent-", "GR1348941", "eyJ", "eyJa.", "eyJa.a!", "eyJ=",
+    "a.eyJ", "a-us1", "sk-", "sk-a ", "pypi-AgEIcHlwaS5vcmc", "SG.", "xoxb-", "xoxb-1-",
+    "https://hooks.slack.com/services/T", "sq0csp-", "sk_live_", "1", "elegram", "AC",
+    "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----\n1 ",
+    "PuTTY-User-Key-File-3", "sk-ant-", "sk-ant-a-", "github_pat_", "AIza", "hf_", "npm_", "xapp-",
+    "xapp-1-a-1-",
+)  # fmt: skip
+BESIDE = "iscord elegram wilio eyJ T3BlbkFJ a-us1 "  # else not all are looked for
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_what_begins_like_a_secret_over_and_over_takes_no_longer(beginning: str) -> None:
+    assert _seconds(BESIDE + beginning * (200_000 // len(beginning))) < 1
+    assert _seconds(BESIDE + beginning + "a" * 200_000) < 1
+
+
+def test_keys_inside_of_keys_take_no_longer() -> None:
+    begin, end = PRIVATE_KEY.split("\n")[0], PRIVATE_KEY.split("\n")[-1]
+    assert _seconds(f"{begin}{LETTERS}" * 2000 + f"{LETTERS}{end}" * 2000) < 1
+
+
+def _seconds(text: str) -> float:
+    """The time of this thread alone: others' work is none of it."""
+    started = time.thread_time()
+    redactor().text(text)
+    return time.thread_time() - started
 
 
 def test_a_sessions_title_and_first_prompt_are_blotted_out() -> None:
