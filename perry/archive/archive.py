@@ -21,7 +21,7 @@ from perry.archive.models import Statistics
 from perry.archive.search import search
 from perry.archive.shelf import Shelf, kept, read
 from perry.errors import SessionNotFound
-from perry.sessions.models import MessagePage, Session
+from perry.sessions.models import KEPT_FOR, MessagePage, Session
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from perry.archive.models import Filters, Found, Kept, Key, Merged, Piece
     from perry.archive.terms import Query
-
-RESTORABLE = 30 * 24 * 3600
-"""Seconds for which what perry deleted can be brought back."""
 
 LATE = 60
 """Seconds after its deletion in which a session may still be told of; later, it was put back."""
@@ -194,7 +191,7 @@ class Archive:
         That are sessions last active before `oldest` (ms since the epoch), and the oldest ones
         until all takes `largest` bytes.
         """
-        removed = purge(self._database, _now() - RESTORABLE * 1000)
+        removed = purge(self._database, _now() - KEPT_FOR * 1000)
         return removed + prune(self._database, oldest=oldest, largest=largest)
 
     def set_aside(self) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from perry.sessions.models import Hit, HitType, Message, Session
+from perry.sessions.models import DeletedSession, Hit, HitType, Message, Session
 
 Key = tuple[str, str, str]
 """A session's workspace (or `host`), coding agent and id: two workspaces may share an id."""
@@ -50,6 +50,13 @@ class Kept(msgspec.Struct, frozen=True):
     def key(self) -> Key:
         """What names it."""
         return self.workspace, self.session.agent_type, self.session.id
+
+    @property
+    def restorable(self) -> DeletedSession | None:
+        """How it is listed among what was deleted, if it was; its size isn't known, and 0."""
+        if self.deleted_at is None:
+            return None
+        return DeletedSession.since(self.deleted_at, self.session, 0)
 
 
 class Filters(msgspec.Struct, frozen=True):

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from perry.archive.archive import RESTORABLE
 from perry.archive.models import Filters
 from perry.archive.terms import parse
 from perry.client.quoting import plain
-from perry.client.session_client import BAD_REQUEST, messages_of, not_deleted
+from perry.client.session_client import (
+    BAD_REQUEST,
+    messages_of,
+    not_deleted,
+    refused,
+    require_numbers,
+)
 from perry.errors import SessionNotFound, WorkerFailure
 from perry.protocol import DEFAULT_PAGE
-from perry.sessions.models import DeletedSession, SearchPage
+from perry.sessions.models import SearchPage
 from perry.sessions.search import LONGEST_QUERY, MOST_HITS
 
 if TYPE_CHECKING:
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
     from perry.archive.archive import Archive
     from perry.archive.models import Kept
     from perry.client.events import Event
-    from perry.sessions.models import Message, MessagePage, Session
+    from perry.sessions.models import DeletedSession, Message, MessagePage, Session
 
 
 class ArchiveClient:
@@ -62,7 +67,7 @@ class ArchiveClient:
         offset: int | None = None,
     ) -> tuple[Session, ...]:
         """List sessions, newest activity first; all of them without `limit`."""
-        self._require_numbers(limit=limit, offset=offset)
+        require_numbers(self.workspace, limit=limit, offset=offset)
         start = offset or 0
         found = tuple(
             kept.session
@@ -82,9 +87,9 @@ class ArchiveClient:
         offset: int = 0,
     ) -> SearchPage:
         """Find what holds all the words, phrases and prefixes, ranked as the archive does."""
-        self._require_numbers(since=since, limit=limit, offset=offset)
+        require_numbers(self.workspace, since=since, limit=limit, offset=offset)
         if len(words) > LONGEST_QUERY:
-            raise self._refusal(f"q is longer than {LONGEST_QUERY} characters")
+            raise refused(self.workspace, f"q is longer than {LONGEST_QUERY} characters")
         found = self._archive.search(
             parse(words),
             Filters(workspace=self.workspace, agent=agent or None, since=since),
@@ -109,7 +114,7 @@ class ArchiveClient:
 
         Raises SessionNotFound.
         """
-        self._require_numbers(limit=limit, offset=offset)
+        require_numbers(self.workspace, limit=limit, offset=offset)
         key = self._find(session_id, agent).key
         try:
             return self._archive.messages(key, limit=limit, offset=offset)
@@ -143,11 +148,8 @@ class ArchiveClient:
 
     def list_deleted(self) -> tuple[DeletedSession, ...]:
         """List what can be restored, what was deleted last first; the archive tells no sizes."""
-        found = [
-            DeletedSession(kept.session, kept.deleted_at, kept.deleted_at + RESTORABLE * 1000, 0)
-            for kept in self._archive.sessions(self.workspace, deleted=True)
-            if kept.deleted_at is not None
-        ]
+        hidden = self._archive.sessions(self.workspace, deleted=True)
+        found = [kept.restorable for kept in hidden if kept.restorable is not None]
         return tuple(sorted(found, key=lambda one: -one.deleted_at))
 
     def restore_session(self, session_id: str, *, agent: str | None = None) -> None:
@@ -184,18 +186,6 @@ class ArchiveClient:
         if found is None:
             raise self._not_found(session_id)
         return found
-
-    def _require_numbers(self, **given: int | None) -> None:
-        for name, number in given.items():
-            if number is not None and number < 0:
-                raise self._refusal(f"{name} must be a whole number, 0 or more")
-
-    def _refusal(self, what: str) -> WorkerFailure:
-        return WorkerFailure(
-            f"The archived sessions of {self.workspace} can't be asked so: {what}.",
-            status=BAD_REQUEST,
-            workspace=self.workspace,
-        )
 
     def _not_found(self, session_id: str) -> SessionNotFound:
         return SessionNotFound(

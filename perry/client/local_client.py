@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Self
 from perry.client.events import Event
 from perry.client.quoting import plain
 from perry.client.session_client import (
-    BAD_REQUEST,
     NOT_NOW,
     in_the_way,
     messages_of,
     not_deleted,
     not_found,
     not_kept,
+    refused,
+    require_numbers,
 )
 from perry.errors import (
     SessionError,
@@ -76,7 +77,7 @@ class LocalClient:
         offset: int | None = None,
     ) -> tuple[Session, ...]:
         """List sessions, newest activity first; all of them without `limit`."""
-        self._require_numbers(limit=limit, offset=offset)
+        require_numbers(self.workspace, limit=limit, offset=offset)
         start = offset or 0
         found = self._index.listing(agent=agent or None, children=children)
         return found[start : None if limit is None else start + limit]
@@ -92,9 +93,9 @@ class LocalClient:
         go_on: Callable[[], bool] = always,
     ) -> SearchPage:
         """Find what holds all the words, as a worker does; asks now and then whether to `go_on`."""
-        self._require_numbers(since=since, limit=limit, offset=offset)
+        require_numbers(self.workspace, since=since, limit=limit, offset=offset)
         if len(words) > LONGEST_QUERY:
-            raise self._refusal(f"q is longer than {LONGEST_QUERY} characters")
+            raise refused(self.workspace, f"q is longer than {LONGEST_QUERY} characters")
         return search_page(
             self._index,
             words_in(words),
@@ -122,7 +123,7 @@ class LocalClient:
 
         Raises SessionNotFound, and WorkerFailure while the session keeps changing.
         """
-        self._require_numbers(limit=limit, offset=offset)
+        require_numbers(self.workspace, limit=limit, offset=offset)
         with self._errors(session_id):
             return self._index.messages(session_id, limit=limit, offset=offset, agent=agent or None)
 
@@ -187,18 +188,6 @@ class LocalClient:
     def refresh(self) -> None:
         """Look at all files again."""
         self._index.refresh()
-
-    def _require_numbers(self, **given: int | None) -> None:
-        for name, number in given.items():
-            if number is not None and number < 0:
-                raise self._refusal(f"{name} must be a whole number, 0 or more")
-
-    def _refusal(self, what: str) -> WorkerFailure:
-        return WorkerFailure(
-            f"The sessions of {self.workspace} can't be asked so: {what}.",
-            status=BAD_REQUEST,
-            workspace=self.workspace,
-        )
 
     @contextlib.contextmanager
     def _errors(self, session_id: str) -> Iterator[None]:

@@ -170,6 +170,22 @@ def _unreadable(client: SessionClient, session_id: str, what: str) -> WorkerFail
     )
 
 
+def require_numbers(workspace: str, **given: int | None) -> None:
+    """See that numbers that were given are none below 0. Raises WorkerFailure."""
+    for name, number in given.items():
+        if number is not None and number < 0:
+            raise refused(workspace, f"{name} must be a whole number, 0 or more")
+
+
+def refused(workspace: str, what: str) -> WorkerFailure:
+    """Make the error for what can't be asked."""
+    return WorkerFailure(
+        f"The sessions of {workspace} can't be asked so: {what}.",
+        status=BAD_REQUEST,
+        workspace=workspace,
+    )
+
+
 def not_found(session_id: str, workspace: str) -> SessionNotFound:
     """Make the error for a session that isn't there; the id is shown as it is, so make it safe."""
     return SessionNotFound(

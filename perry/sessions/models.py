@@ -7,9 +7,12 @@ must not know how any coding agent stores anything.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
+
+KEPT_FOR = 30 * 24 * 3600
+"""Seconds for which what was deleted can be restored."""
 
 MessageType = Literal["user", "assistant", "thinking", "tool_use", "tool_result", "system"]
 HitType = Literal["title", MessageType]
@@ -114,6 +117,11 @@ class DeletedSession(msgspec.Struct, frozen=True, rename="camel", gc=False):
     deleted_at: int
     until: int
     size: int
+
+    @classmethod
+    def since(cls, deleted_at: int, session: Session, size: int) -> Self:
+        """Tell of a session that was deleted at some time (ms since the epoch)."""
+        return cls(session, deleted_at, deleted_at + KEPT_FOR * 1000, size)
 
 
 class DeletedList(msgspec.Struct, frozen=True):
