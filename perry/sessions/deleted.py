@@ -23,7 +23,6 @@ import msgspec
 from perry.errors import PerryError, SessionError, SessionNotKept
 from perry.sessions.kept import (
     Contents,
-    Damaged,
     Database,
     KeptFile,
     Label,
@@ -42,13 +41,17 @@ from perry.sessions.kept_files import (
     remove_paths,
     require_unchanged,
 )
-from perry.sessions.kept_rows import changing, delete_rows, restore_rows, tables_of, write_rows
-from perry.sessions.models import DeletedSession, Session
+from perry.sessions.kept_rows import (
+    Damaged,
+    changing,
+    delete_rows,
+    restore_rows,
+    tables_of,
+    write_rows,
+)
+from perry.sessions.models import KEPT_FOR, DeletedSession, Session
 from perry.sessions.restored_files import Restoration
 from perry.sessions.source import Doomed, Source, shown
-
-KEPT_FOR = 30 * 24 * 3600
-"""Seconds for which what was deleted can be restored."""
 
 _NAME = re.compile(r"(\d{1,15})-[0-9a-f]{16}(\.unfinished)?\Z")
 _UNFINISHED = ".unfinished"
@@ -58,7 +61,6 @@ _ATTEMPTS = 5  # times that a session is kept anew because it changed meanwhile
 _PATIENCE = 20.0  # s for another process that deletes or restores
 _STEP = 0.02  # s
 _FOR_GOOD = "Make room for it there, or delete the session for good, which keeps nothing of it."
-
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Open = list[tuple[Database, sqlite3.Connection]]
@@ -99,12 +101,7 @@ class Bin:
             with contextlib.suppress(OSError, SessionError), self._alone(0.0):
                 self._forget_old()
         return tuple(
-            DeletedSession(
-                session=label.session,
-                deleted_at=label.deleted_at,
-                until=label.deleted_at + KEPT_FOR * 1000,
-                size=size,
-            )
+            DeletedSession.since(label.deleted_at, label.session, size)
             for _, label, size in self._labels()
         )
 
@@ -267,7 +264,7 @@ class Bin:
                 restoration.leave()
                 raise
             restoration.finish(settled)
-        os.sync()  # before what was kept is forgotten; one by one thousands of files take minutes
+            restoration.sync()  # before what was kept is forgotten
         return frozenset(os.fsdecode(unit) for unit in contents.units)
 
     def _labels(self) -> Iterator[tuple[Path, Label, int]]:
@@ -319,11 +316,7 @@ class Bin:
         """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(
-                self._directory / _LOCK,
-                os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
-                0o600,
-            )
+            handle = os.open(self._directory / _LOCK, _LOCK_FLAGS, 0o600)
         except OSError as error:
             raise SessionNotKept(
                 f"Nothing can be kept in {shown(self._directory)}: {error.strerror or error}",

@@ -15,9 +15,8 @@ from typing import BinaryIO, Self, TypeVar
 
 import msgspec
 
-from perry.errors import SessionError
 from perry.sessions.kept_files import CHUNK, Item
-from perry.sessions.kept_rows import Table
+from perry.sessions.kept_rows import Damaged, Table
 from perry.sessions.models import Session
 
 T = TypeVar("T")
@@ -28,10 +27,6 @@ _SUM = 4  # bytes of a checksum
 _FAST = 1  # zlib's level: what there is to gain in text is gained with it
 
 Write = Callable[[bytes], object]
-
-
-class Damaged(SessionError):
-    """What was kept is not what was written."""
 
 
 class Label(msgspec.Struct, frozen=True, array_like=True):

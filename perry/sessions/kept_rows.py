@@ -26,6 +26,10 @@ Read = Callable[[int], bytes]
 Write = Callable[[bytes], object]
 
 
+class Damaged(SessionError):
+    """What was kept is not what was written."""
+
+
 class Table(msgspec.Struct, frozen=True, array_like=True):
     """Where kept rows of one table belong: which columns they have, the first being its rowid."""
 
@@ -88,11 +92,12 @@ def delete_rows(connection: sqlite3.Connection, tables: Iterable[Table]) -> None
 def restore_rows(connection: sqlite3.Connection, table: Table, read: Read) -> None:
     """Insert the kept rows of a table, unless just these are there.
 
-    Raises SessionInTheWay where others are, and SessionError where they don't fit the table.
+    Raises SessionInTheWay where others are, Damaged where they are not what was written, and
+    SessionError where they don't fit the table.
     """
     present = columns_of(connection, table.name)
     is_there = any(True for _ in _selected(connection, table, present))
-    for row in read_rows(read):
+    for row in read_rows(read, len(_columns(table))):
         named = dict(zip(_columns(table), row, strict=True))
         lost = [c for c in table.columns if c not in present and named.pop(c) is not None]
         if lost:
@@ -106,10 +111,22 @@ def restore_rows(connection: sqlite3.Connection, table: Table, read: Read) -> No
             _insert(connection, table, named)
 
 
-def read_rows(read: Read) -> Iterator[list[Any]]:
-    """Give the kept rows of a table."""
+def read_rows(read: Read, width: int) -> Iterator[list[Any]]:
+    """Give the kept rows of a table, each of so many values. Raises Damaged."""
     while length := int.from_bytes(read(_LENGTH), "big"):
-        yield msgspec.msgpack.decode(read(length), type=list[Any])
+        try:
+            row = msgspec.msgpack.decode(read(length), type=list[Any])
+        except msgspec.DecodeError as error:
+            raise Damaged(f"A row of what was kept can't be read: {error}") from error
+        if len(row) != width or not all(map(_is_value, row)):
+            raise Damaged("A row of what was kept doesn't fit its table")
+        yield row
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, float | str | bytes | msgspec.msgpack.Ext)
 
 
 def _connected(database: Path) -> sqlite3.Connection:

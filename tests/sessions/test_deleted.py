@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -15,10 +17,10 @@ import msgspec
 import pytest
 
 from perry.errors import SessionError, SessionInTheWay, SessionNotFound, SessionNotKept
-from perry.sessions.deleted import KEPT_FOR
 from perry.sessions.index import SessionIndex
 from perry.sessions.kept import Contents, KeptFile, Label, write_kept
 from perry.sessions.kept_files import Item
+from perry.sessions.models import KEPT_FOR
 from tests.sessions.deletable import (
     HOMES,
     age,
@@ -339,6 +341,72 @@ def test_a_damaged_file_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
             index.restore("one")
             pytest.fail("a damaged session was restored")
         assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "row", [b"\xc1", b"\x91\x80", b"\x91\xcf" + b"\xff" * 8, b"\x91\x01"],
+    ids=["no row", "no value", "too large", "too short"],
+)  # fmt: skip
+def test_rows_that_cannot_be_read_keep_no_index_from_starting(row: bytes, tmp_path: Path) -> None:
+    opencode_database(tmp_path)
+    index = remembering(tmp_path)
+    index.delete("ses_1")
+    [file] = kept(tmp_path)
+    with KeptFile(file) as whole:
+        label, contents = whole.label(), whole.contents()
+    data = len(row).to_bytes(4, "big") + row + bytes(4)
+    with file.open("wb") as forged:
+        write_kept(forged, label, contents, lambda write: write(data))
+    stored = rows(tmp_path)
+    with pytest.raises(SessionError, match="A row of what was kept"):
+        index.restore("ses_1")
+    file.rename(file.with_name(f"{file.name}.unfinished"))
+    assert len(remembering(tmp_path).deleted()) == 1
+    assert rows(tmp_path) == stored
+
+
+def test_restoring_waits_for_no_other_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claude(tmp_path)
+    index = remembering(tmp_path)
+    index.delete("one")
+    monkeypatch.setattr(os, "sync", lambda: pytest.fail("all file systems were written out"))
+    index.restore("one")
+    assert index.get("one").message_count == 1
+
+
+def test_where_no_file_system_can_be_written_out_whole_each_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Libc:
+        """The system's library as it is where the kernel lacks the call."""
+
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        @staticmethod
+        def syncfs(_: int) -> int:
+            ctypes.set_errno(errno.ENOSYS)
+            return -1
+
+    written: set[int] = set()
+    fsync = os.fsync
+
+    def noting(handle: int) -> None:
+        written.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    claude(tmp_path)
+    index = remembering(tmp_path)
+    project = tmp_path / ".claude" / "projects" / "-home-dev-proj"
+    index.delete("one")
+    monkeypatch.setattr(ctypes, "CDLL", Libc)
+    monkeypatch.setattr(os, "fsync", noting)
+    index.restore("one")
+    of_it = [project, project / "one.jsonl", *(project / "one").rglob("*")]
+    made = {p.stat().st_ino for p in of_it if not p.is_symlink() and (p.is_file() or p == project)}
+    assert len(made) > 4
+    assert made <= written
 
 
 def test_what_others_left_in_the_directory_does_no_harm(tmp_path: Path) -> None:
