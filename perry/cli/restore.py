@@ -91,7 +91,7 @@ def restore(
         if listed:
             _show(fleet, found, failures, json=json)
         else:
-            _restore(sources, pick(session_id or "", found, failures))
+            bring_back(sources, pick(session_id or "", found, failures))
 
 
 def gather(
@@ -118,18 +118,13 @@ def gather(
 
 def with_archived(found: Sequence[Restorable], kept: Sequence[Kept]) -> Sequence[Restorable]:
     """Add what only the archive can bring back, what was deleted last first."""
-    from perry.archive.archive import RESTORABLE  # noqa: PLC0415  # loads a database
-
     there = {
         (one.place.name, one.deleted.session.agent_type, one.deleted.session.id) for one in found
     }
     archived = [
-        Restorable(
-            DeletedSession(one.session, one.deleted_at, one.deleted_at + RESTORABLE * 1000, 0),
-            Archived(one.workspace, ONLY_THERE),
-        )
+        Restorable(one.restorable, Archived(one.workspace, ONLY_THERE))
         for one in kept
-        if one.key not in there and one.deleted_at is not None
+        if one.key not in there and one.restorable is not None
     ]
     return sorted([*found, *archived], key=lambda one: one.deleted.deleted_at, reverse=True)
 
@@ -166,11 +161,17 @@ def restorable_view(one: Restorable) -> dict[str, Any]:
     return view | ({"standing": "archived"} if isinstance(one.place, Archived) else {})
 
 
-def _restore(sources: Sources, one: Restorable) -> None:
+def bring_back(sources: Sources, one: Restorable) -> None:
+    """Restore a session where it was and in the archive, and say so. Raises PerryError."""
     session, name = one.deleted.session, one.place.name
     key = name, session.agent_type, session.id
     if isinstance(one.place, Archived):
-        sources.restore(key)
+        if not sources.restore(key):
+            raise SessionNotFound(
+                f"The archive of {name} has no deleted session {one_line(session.id)} any more.",
+                hint="`perry session restore --list` shows what can be restored.",
+                workspace=name,
+            )
         render.line(f"restored {one_line(session.id)} to the archive of {name}")
         return
     with sources.fleet.connect(one.place) as client:

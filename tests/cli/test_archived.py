@@ -12,6 +12,9 @@ import pytest
 
 from perry.archive.archive import Archive
 from perry.archive.models import Piece
+from perry.cli.archived import Sources
+from perry.cli.restore import bring_back, with_archived
+from perry.errors import SessionNotFound
 from perry.sessions.index import SessionIndex
 from perry.sessions.models import Message, Session
 from tests.worker.running import ClaudeHome
@@ -185,6 +188,22 @@ def test_what_only_the_archive_had_is_restored_to_it(perry: Perry, archive: Arch
     assert (done.returncode, done.stdout) == (0, f"restored {PURGED} to the archive of host\n")
     assert len(archive.sessions()) == 4
     assert perry("session", "restore", "aaaa2", "-w", "host").returncode == 1
+
+
+def test_what_the_archive_lost_meanwhile_is_not_said_to_be_restored(
+    archive: Archive,
+    home: ClaudeHome,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HOME", str(home.home))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home.home / ".local" / "share"))
+    archive.delete(("host", "claude", PURGED))
+    [one] = with_archived([], archive.sessions("host", deleted=True))
+    archive.delete(("host", "claude", PURGED), for_good=True)
+    with Sources("host") as sources, pytest.raises(SessionNotFound, match=f"{PURGED} any more"):
+        bring_back(sources, one)
+    assert capsys.readouterr().out == ""
 
 
 def test_of_what_is_deleted_for_good_the_archive_keeps_nothing(
