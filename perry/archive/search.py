@@ -2,9 +2,9 @@
 
 Matches are taken in rounds of a hundred, those first that came in last; in a round, the best come
 first. So the first page costs the same whether a hundred messages match or a million, and what is
-found for a rare word is ranked as a whole. A match is the better the oftener its message has the words, the
-shorter it is (as BM25 counts both), and the nearer it is to what a person said. This module must
-not know how sessions come in.
+found for a rare word is ranked as a whole. A match is the better the oftener its message has the
+words, the shorter it is (as BM25 counts both), and the nearer it is to what a person said. This
+module must not know how sessions come in.
 """
 
 from __future__ import annotations
