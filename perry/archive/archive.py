@@ -149,7 +149,7 @@ class Archive:
         """
         with self._database.writing() as connection:
             now = _now()
-            doomed = _family(connection, key, "deleted_at IS NULL")
+            doomed = _family(connection, key, "TRUE" if for_good else "deleted_at IS NULL")
             for number, _ in doomed if for_good else ():
                 remove(connection, number)
             for name in {key[2], *(name for _, name in doomed)}:
@@ -246,6 +246,7 @@ _TOMBSTONE = """
     INSERT INTO session (workspace, agent, id, deleted_at, directory, last_activity, shown)
     VALUES (?, ?, ?, ?, '', 0, '')
     ON CONFLICT (workspace, agent, id) DO UPDATE SET deleted_at = excluded.deleted_at
+    WHERE deleted_at IS NULL
 """
 """Marks a session as deleted, whether it is kept or not."""
 
